@@ -215,25 +215,25 @@ impl IntoResponse for Problem {
         let (status, title, text) = match self {
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
-                "There is nothing here",
+                "Page not found",
                 "The page does not exist, or it belongs to another browser. Bookings can be seen only in the browser \
                  in which they were made.",
             ),
             Self::OtherBrowser => (
                 StatusCode::FORBIDDEN,
-                "This sign-in was started somewhere else",
+                "This sign-in was started in another browser",
                 "Nothing was done. If it was you, open the link in the browser in which you began, or begin again \
                  here. If somebody sent you the link, close this page.",
             ),
             Self::TryAgain => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "We cannot do this right now",
-                "Something that we depend on does not answer. Please reload this page in a minute.",
+                "This does not work right now",
+                "A service that we need does not respond. Please reload this page in a minute.",
             ),
             Self::Ours => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Something went wrong on our side",
-                "We have made a note of it. Please begin again.",
+                "The error was logged. Please start again.",
             ),
         };
         let mut page = pages::problem(title, text);

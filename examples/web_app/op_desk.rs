@@ -104,7 +104,7 @@ impl Case {
         };
         self.verdict = Some(match verdict {
             Verdict::Progress => {
-                let text = text.unwrap_or("Somebody is looking at your passport.");
+                let text = text.unwrap_or("A reviewer is checking your passport.");
                 process.progress(text);
                 self.progress = Some(text.to_owned());
                 // Pings are only sent for decisions. Polls return this text.

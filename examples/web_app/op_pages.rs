@@ -15,7 +15,7 @@ pub fn ask(request: &str, application: Option<String>) -> Page {
     let body = html! {
         section.hero {
             h1 { strong { "Fairwater Boats" } " wants to know who you are" }
-            p.lead { "Show us your passport. You can then go on with your day; somebody here looks at it." }
+            p.lead { "Show us your passport. A reviewer checks it later. You need not wait here." }
         }
         form.card method="post" action={ "/authorize?" (request) } enctype="multipart/form-data" {
             label.field for="name" { "Full name" }
@@ -26,7 +26,7 @@ pub fn ask(request: &str, application: Option<String>) -> Page {
             input #picture name="picture" type="file" accept="image/png,image/jpeg,image/webp"
                 aria-describedby="picture-hint";
             p.quiet #picture-hint {
-                "Please do not use a real one. Without a file we take a made-up one with your name."
+                "Do not use a real one. Without a file, a made-up one with your name is used."
             }
             div.actions {
                 button.primary #continue type="submit" name="answer" value="continue" { "Send to Lantern ID" }
@@ -46,10 +46,10 @@ pub fn problem(title: &str, text: &str) -> Page {
 
 pub fn desk(cases: Markup) -> Page {
     let body = html! {
-        section.hero { h1 { "Passports to look at" } p.lead { "Whoever is not decided upon waits." } }
+        section.hero { h1 { "Passports to check" } p.lead { "Each person waits until you decide." } }
         (cases)
     };
-    Page::new(DESK, "Passports to look at", body)
+    Page::new(DESK, "Passports to check", body)
 }
 
 /// The cases. Those that wait come first.
@@ -58,7 +58,7 @@ pub fn cases(cases: &[Case]) -> Markup {
     let waiting = numbered().filter(|(_, case)| !case.process.is_decided() && case.verdict.is_none()).count();
     html! {
         div #waiting { p.quiet data-part="count" data-announce { @match waiting {
-            0 => { "Nobody is waiting." }
+            0 => { "No one is waiting." }
             1 => { "One person is waiting." }
             waiting => { (waiting) " people are waiting." }
         } } }
@@ -81,16 +81,16 @@ fn waiting_case(number: usize, case: &Case) -> Markup {
                 p.quiet data-part="asked" {
                     "Born " (case.birthdate) " · "
                     @match case.process.polls() {
-                        _ if !has_come_back => { "the application has not come for it yet" }
+                        _ if !has_come_back => { "the application has not sent the code yet" }
                         1 => { "the application has asked once" }
                         polls => { "the application has asked " (polls) " times" }
                     }
                 }
                 div data-part="progress" {
-                    @if let Some(progress) = &case.progress { p.says { span.label { "You told them" } (progress) } }
+                    @if let Some(progress) = &case.progress { p.says { span.label { "Progress shown" } (progress) } }
                 }
                 form.decide method="post" action={ "/desk/" (number) } {
-                    label.field for={ "text-" (number) } { "A few words, for progress or for a refusal" }
+                    label.field for={ "text-" (number) } { "A message, for progress or for a refusal" }
                     input id={ "text-" (number) } name="text" maxlength="200" autocomplete="off"
                         placeholder="The photo is being compared";
                     div.actions {
@@ -100,7 +100,7 @@ fn waiting_case(number: usize, case: &Case) -> Markup {
                         (button(number, "expire", "Let it expire", ""))
                     }
                     details id={ "trouble-" (number) } {
-                        summary { "Make trouble" }
+                        summary { "Simulate trouble" }
                         div.actions {
                             (button(number, "slow_down", "Ask to slow down", ""))
                             (button(number, "forge", "Approve with a false signature", ""))
@@ -117,7 +117,7 @@ fn waiting_case(number: usize, case: &Case) -> Markup {
 fn decided_case(number: usize, case: &Case) -> Markup {
     let word = match case.verdict {
         Some(verdict) => verdict,
-        None if case.process.is_cancelled() => "called off by the application",
+        None if case.process.is_cancelled() => "cancelled by the application",
         None => "expired",
     };
     html! {

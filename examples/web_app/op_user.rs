@@ -77,7 +77,7 @@ fn request(front: &Front, query: Option<String>) -> Option<Url> {
 
 fn refused() -> Response {
     let text = "The application that sent you here is not known to us, or made a mistake. Nothing was done.";
-    (StatusCode::BAD_REQUEST, op_pages::problem("We cannot help you with this", text)).into_response()
+    (StatusCode::BAD_REQUEST, op_pages::problem("This request cannot be processed", text)).into_response()
 }
 
 #[derive(Default)]

@@ -107,7 +107,7 @@ pub fn view(view: &View) -> Markup {
                 Stage::Ended(_) => a.button.primary #again href="/" { "Start again" },
                 Stage::Away | Stage::Arriving => {}
             }
-            p.quiet { "Booking of the " strong { (view.booking.boat) } ". You may close this page: it is kept under "
+            p.quiet { "Booking of the " strong { (view.booking.boat) } ". You may close this page. The booking is under "
                 a href="/" { "your bookings" } " in this browser." }
         }
     }
@@ -158,8 +158,8 @@ fn interaction(status: &Status) -> Option<&Secret> {
 fn heading(stage: &Stage) -> (&'static str, &'static str) {
     match stage {
         Stage::Away => ("You have not come back from your provider yet", "calm"),
-        Stage::Waiting(status) if status.is_cancelled() => ("We are calling it off", "calm"),
-        Stage::Waiting(status) if interaction(status).is_some() => ("Your provider needs you once more", "busy"),
+        Stage::Waiting(status) if status.is_cancelled() => ("The check is being cancelled", "calm"),
+        Stage::Waiting(status) if interaction(status).is_some() => ("Your provider needs something from you", "busy"),
         Stage::Waiting(_) => ("Your provider is checking who you are", "busy"),
         Stage::Arriving => ("Your provider has answered", "busy"),
         Stage::Ended(ending) => match ending {
@@ -167,10 +167,10 @@ fn heading(stage: &Stage) -> (&'static str, &'static str) {
             Ending::Declined => ("You stopped at your provider", "calm"),
             Ending::Denied { .. } => ("Your provider could not confirm who you are", "bad"),
             Ending::Expired => ("Time ran out", "bad"),
-            Ending::Failed => ("The check came to nothing", "bad"),
-            Ending::Invalid => ("We could not trust the answer", "bad"),
-            Ending::Unknown => ("The answer was lost on its way", "bad"),
-            Ending::Cancelled => ("You called it off", "calm"),
+            Ending::Failed => ("The check failed", "bad"),
+            Ending::Invalid => ("The answer was not valid", "bad"),
+            Ending::Unknown => ("The answer was lost", "bad"),
+            Ending::Cancelled => ("You cancelled the check", "calm"),
         },
     }
 }
@@ -179,14 +179,14 @@ fn heading(stage: &Stage) -> (&'static str, &'static str) {
 fn explanation(stage: &Stage) -> Markup {
     let plain = |text: &str| html! { p { (text) } };
     match stage {
-        Stage::Away => plain("Finish there, or start again. This page changes by itself when you are back."),
+        Stage::Away => plain("Finish there, or start again. This page updates itself when you are back."),
         Stage::Waiting(status) => html! {
             @if status.is_cancelled() {
-                p { "Your provider is being told. There is nothing left for you to do." }
+                p { "Your provider is being informed. You need not do anything." }
             } @else if interaction(status).is_some() {
-                p { "The link works once and opens in a new tab. This page changes by itself when you are done." }
+                p { "The link works once and opens in a new tab. This page updates itself when you are done." }
             } @else {
-                p { "This can take minutes or days. There is nothing left for you to do." }
+                p { "This can take minutes or days. You need not do anything." }
             }
             @if let Some(text) = status.progress() {
                 p.says #progress { span.label { "Your provider says" } (text) }
@@ -226,7 +226,7 @@ fn steps(stage: &Stage) -> Markup {
         Stage::Arriving | Stage::Ended(_) => 2,
     };
     html! {
-        ol.steps aria-label="How far it is" {
+        ol.steps aria-label="Progress" {
             @for (number, name) in ["At your provider", "Being checked", "Decided"].into_iter().enumerate() {
                 li.done[number < now].now[number == now] aria-current=[(number == now).then_some("step")] { (name) }
             }

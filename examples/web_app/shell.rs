@@ -58,7 +58,7 @@ impl IntoResponse for Page {
                     } }
                     main #main.wide { (self.body) }
                     footer.wide { "A made-up service: the example "
-                        code { "web_app" } " of openid-deferred. Nobody's passport is looked at." }
+                        code { "web_app" } " of openid-deferred. No real passport is checked." }
                 }
             }
         };

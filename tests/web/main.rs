@@ -163,7 +163,7 @@ async fn each_browser_sees_only_its_own_bookings() {
 
     let page_of_jane = jane.url().await;
     john.goto(&page_of_jane).await;
-    john.sees("h1", "There is nothing here").await;
+    john.sees("h1", "Page not found").await;
     john.goto(&world.services.app_url).await;
     john.sees("#bookings + ul", "Marlin").await;
     assert!(!john.text("#bookings + ul").await.unwrap_or_default().contains("Puffin"));
@@ -199,7 +199,7 @@ async fn a_user_whom_the_provider_needs_once_more_continues_at_its_link() {
     let user = world.user().await;
     world.begin(&user, "Otter").await;
     user.submit("#continue").await;
-    user.sees("h1", "Your provider needs you once more").await;
+    user.sees("h1", "Your provider needs something from you").await;
     user.mark_page().await;
     user.sees("#interaction", "Continue at your provider").await;
     let attributes = "const link = document.getElementById('interaction'); \
@@ -231,8 +231,8 @@ async fn a_user_calls_it_off() {
     let user = world.user().await;
     world.book(&user, "Otter", "Jane Doe").await;
     user.submit("#cancel").await;
-    user.sees("h1", "You called it off").await;
-    world.reviewer.sees("#case-0", "called off by the application").await;
+    user.sees("h1", "You cancelled the check").await;
+    world.reviewer.sees("#case-0", "cancelled by the application").await;
     world.services.assert_clean();
 }
 

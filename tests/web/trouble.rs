@@ -26,7 +26,7 @@ async fn a_return_that_is_opened_in_another_browser_is_refused_and_costs_nothing
     assert!(back.contains("deferred_code="), "{back}");
 
     other.goto(&back).await;
-    other.sees("h1", "This sign-in was started somewhere else").await;
+    other.sees("h1", "This sign-in was started in another browser").await;
     // The attempt did not spend the code.
     user.goto(&back).await;
     user.sees("h1", "Your provider is checking who you are").await;
@@ -78,9 +78,9 @@ async fn each_way_to_fail_has_a_page_that_says_what_to_do() {
     let user = world.user().await;
     let ways = [
         ("expire", "Time ran out"),
-        ("forge", "We could not trust the answer"),
-        ("lose", "The answer was lost on its way"),
-        ("forget", "The check came to nothing"),
+        ("forge", "The answer was not valid"),
+        ("lose", "The answer was lost"),
+        ("forget", "The check failed"),
     ];
     for (case, (decision, headline)) in ways.into_iter().enumerate() {
         world.book(&user, "Puffin", "Jane Doe").await;
