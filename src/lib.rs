@@ -158,7 +158,7 @@
 #![cfg_attr(not(feature = "postgres"), doc = "", doc = "[`PostgresStore`]: https://docs.rs/openid-deferred")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
-// Input from strangers must not cause a panic. Test code is exempt.
+// Untrusted input must not cause a panic. Test code is exempt.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)

@@ -4,7 +4,7 @@
 //!
 //! - For mutual TLS, load a [`ClientCertificate`] and give it to
 //!   [`ClientBuilder::client_certificate`](crate::ClientBuilder::client_certificate).
-//! - If strangers choose the OP, call
+//! - If users can name the OP, call
 //!   [`ClientBuilder::refuse_private_addresses`](crate::ClientBuilder::refuse_private_addresses). [`PublicAddresses`]
 //!   makes a DNS resolver of your own safe for that.
 //! - To send requests in another way, implement [`HttpClient`] and give it to

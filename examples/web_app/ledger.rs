@@ -131,7 +131,7 @@ impl Ledger {
             connection.execute(update, params![id, process.to_string()])
         })
         .await?;
-        self.tell(booking);
+        self.notify(booking);
         Ok(())
     }
 
@@ -144,7 +144,7 @@ impl Ledger {
             connection.execute(update, params![id, to_json(&ending)?, ending.is_final()])
         })
         .await?;
-        self.tell(booking);
+        self.notify(booking);
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl Ledger {
         .await
     }
 
-    fn tell(&self, booking: &str) {
+    fn notify(&self, booking: &str) {
         // An error means that no page is open.
         let _ = self.changed.send(booking.into());
     }

@@ -1,6 +1,6 @@
 //! `verified_claims`: which claims the OP has verified, how, and by which rules (OpenID Connect for Identity Assurance
 //! 1.0; OpenID Identity Assurance Schema Definition 1.0). DTR §Interim ID Tokens names them first among the ways to
-//! tell validated claims from the others.
+//! distinguish validated claims from the others.
 
 use std::fmt;
 

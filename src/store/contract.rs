@@ -121,7 +121,7 @@ pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
         upkeep::bodies_are_sealed_again_by_compare_and_swap,
         upkeep::keys_are_counted_by_what_they_sealed_and_by_what_was_inserted_under_them,
         upkeep::statistics_count_rows_and_the_age_of_what_is_due,
-        upkeep::waiters_are_told_of_changes_or_look_often,
+        upkeep::waiters_are_notified_of_changes_or_check_often,
     }
 }
 

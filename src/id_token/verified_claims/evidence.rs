@@ -155,8 +155,8 @@ impl<'a> Evidence<'a> {
         checks.into_iter().flatten().filter_map(|check| check.as_object().map(EvidenceCheck)).collect()
     }
 
-    /// `attachments`: copies of it, embedded or elsewhere, as they stand there. Nothing is fetched. Those elsewhere have a
-    /// URL that a stranger may have chosen and a digest to compare what is there with.
+    /// `attachments`: copies of it, embedded or at a URL, as the OP sent them. Nothing is fetched. Do not trust a URL:
+    /// compare what it returns with the digest beside it.
     pub fn attachments(&self) -> &'a [Value] {
         self.as_json().get("attachments").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
     }

@@ -183,28 +183,28 @@ pub(super) async fn statistics_count_rows_and_the_age_of_what_is_due(case: Case<
     assert_eq!(undelivered().await, None);
 }
 
-pub(super) async fn waiters_are_told_of_changes_or_look_often(case: Case<'_>) {
+pub(super) async fn waiters_are_notified_of_changes_or_check_often(case: Case<'_>) {
     let store = case.store();
     assert!(store.look_every() > Duration::ZERO);
     // A store that cannot notify its users has them check every few seconds.
-    let tells = store.look_every() > MINUTE;
+    let notifies = store.look_every() > MINUTE;
     let changed = store.changed();
     store.insert(waiting(1)).await.unwrap();
-    if tells {
+    if notifies {
         assert_eq!(changed.await, Changed::WORK);
     }
     let claimed = store.work(vec![], Some(claim(1))).await.unwrap().claimed.remove(0);
     let changed = store.changed();
     let decided = settlement(&claimed, Next::Decided { provisional: false });
     store.work(vec![decided], Some(claim(1))).await.unwrap();
-    if tells {
+    if notifies {
         assert!(changed.await.outcomes);
     }
     let outcomes = OutcomeClaim { limit: 1, after: None, lease: HOUR, format: 1, keys: vec![KEY] };
     let held = store.claim_outcomes(outcomes).await.unwrap().claimed[0].held;
     let changed = store.changed();
     store.hold_outcomes(vec![held], MINUTE).await.unwrap();
-    if tells {
+    if notifies {
         assert!(changed.await.outcomes, "it is due sooner than the claim said");
     }
 }
