@@ -27,17 +27,24 @@ pub fn canary<'a>(secrets: &'a [Vec<u8>], bytes: &[u8]) -> Option<(&'a [u8], usi
         form: Vec<u8>,
     }
     let mut wanted: HashMap<[u8; START], Vec<Wanted<'_>>> = HashMap::new();
+    // By the first two bytes of a form. They exclude most positions, which saves most lookups in the map.
+    let mut begins = vec![false; 1 << 16];
     for secret in secrets {
         for form in forms(secret) {
             let start = *form.first_chunk().expect("secrets are longer");
+            begins[first_two(&start)] = true;
             wanted.entry(start).or_default().push(Wanted { secret, form });
         }
     }
-    let mut starts = bytes.windows(START).enumerate();
+    let mut starts = bytes.windows(START).enumerate().filter(|(_, start)| begins[first_two(start)]);
     starts.find_map(|(at, start)| {
         let mut candidates = wanted.get(start)?.iter();
         candidates.find(|wanted| bytes[at..].starts_with(&wanted.form)).map(|wanted| (wanted.secret, at))
     })
+}
+
+fn first_two(start: &[u8]) -> usize {
+    usize::from(u16::from_be_bytes([start[0], start[1]]))
 }
 
 /// The forms in which a secret would be recognisable.
