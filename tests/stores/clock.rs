@@ -30,10 +30,8 @@ async fn a_wall_clock_that_is_set_back_by_hours_holds_polls_up_for_a_quarter_of_
     while_waiting(|clock| clock.jump_wall_back(5 * HOUR), 2).await;
 }
 
-/// Some users wait, the clock is set, and some time later the users are approved.
-async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
-    let clock = TestClock::automatic();
-    let op = TestProvider::builder()
+fn provider(clock: &TestClock) -> TestProvider {
+    TestProvider::builder()
         .in_process()
         .clock(Arc::new(clock.clone()))
         .random(Arc::new(SeededRandom::new(1)))
@@ -43,7 +41,13 @@ async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
         .expires_in(24 * HOUR)
         .decisions(DecisionPolicy::scripted())
         .start()
-        .unwrap();
+        .unwrap()
+}
+
+/// Some users wait, the clock is set, and some time later the users are approved.
+async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
+    let clock = TestClock::automatic();
+    let op = provider(&clock);
     let client = Client::builder(op.issuer(), "the-app")
         .authentication(ClientAuthentication::client_secret_basic(SECRET))
         .redirect_uri(REDIRECT_URI)
