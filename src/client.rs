@@ -25,6 +25,7 @@ mod arrival;
 mod authentication;
 mod authorization_response;
 mod authorize;
+mod backchannel;
 mod builder;
 mod cancel;
 mod claims_request;
@@ -66,6 +67,7 @@ pub use algorithms::ClientAlgorithms;
 pub use authentication::{Authentication, GrantedScope};
 pub use authorization_response::{AuthorizationGrant, SignIn};
 pub use authorize::AuthorizationRequest;
+pub use backchannel::{AuthenticationRefusal, AuthenticationRequest, DeliveryMode, UserHint};
 pub use builder::ClientBuilder;
 pub use cancel::Cancelled;
 pub use claims_request::{ClaimRequest, ClaimsRequest, EvidenceRequest, VerifiedClaimsRequest};
@@ -89,6 +91,7 @@ pub use wait::{Wait, WaitEvent};
 pub(crate) use arrival::ArrivalPlace;
 #[cfg(test)]
 pub(crate) use arrival::can_be_confused;
+pub(crate) use backchannel::no_auth_req_id;
 pub(crate) use exchange::Exchanged;
 pub(crate) use granted::Granted;
 pub(crate) use initial_request::InitialRequest;
@@ -196,6 +199,13 @@ impl Client {
         self.check_secret(&identity.authentication)?;
         self.check_fapi(&metadata)?;
         self.dpop_algorithm(&metadata)?;
+        if self.is_for_backchannel() {
+            self.check_backchannel(&metadata)?;
+            if self.0.options.signed_backchannel_requests {
+                self.check_backchannel_signature(&metadata)?;
+            }
+            self.check_id_tokens(&metadata).await?;
+        }
         match self.0.options.without_redirect_uri {
             true => self.check_dialect(Dialect::Ietf, &identity.authentication),
             false => self.check_sign_ins(&metadata).await,
@@ -216,10 +226,15 @@ impl Client {
         if self.pushes(metadata) {
             self.push_endpoint(metadata)?;
         }
-        self.check_id_token_algorithms(metadata)?;
         self.check_response_mode(metadata)?;
-        self.check_encryption(metadata)?;
         self.check_request_objects(metadata).await?;
+        self.check_id_tokens(metadata).await
+    }
+
+    /// The checks of discovery for ID Tokens.
+    async fn check_id_tokens(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
+        self.check_id_token_algorithms(metadata)?;
+        self.check_encryption(metadata)?;
         // An OP whose tokens are authenticated with the client secret may have no keys at all.
         if !self.id_token_algorithms().await?.iter().all(|algorithm| algorithm.is_symmetric()) {
             self.0.provider.keys().await?;
@@ -371,7 +386,7 @@ impl Client {
             trusted_audiences: &self.0.options.trusted_audiences,
             algorithms,
             hmac_secret: self.0.credentials.secret(),
-            nonce: Some(&checks.nonce),
+            nonce: checks.nonce.as_deref(),
             max_age: checks.max_age(),
             require_auth_time: checks.require_auth_time,
             require_acr: checks.require_acr,

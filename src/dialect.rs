@@ -15,6 +15,7 @@ use crate::error::{Document, Rule, Violation};
 use crate::json::seconds::{Rounding, check_seconds, seconds};
 use crate::secret::Secret;
 
+mod ciba;
 mod ietf;
 mod interim;
 mod openid;
@@ -28,10 +29,11 @@ pub(crate) const CODE_GRANT: &str = "authorization_code";
 
 /// The protocol by which an OP defers its answer.
 ///
-/// Both are drafts, and work the same way: the client gets an identifier at the token endpoint, polls with it, and may
-/// be notified. The names differ, and so does what can be deferred. A [`Client`](crate::Client) chooses the dialect by
-/// the OP's metadata, unless [`ClientBuilder::dialect`](crate::ClientBuilder::dialect) sets it. An application that
-/// only signs users in needs no code of its own for either.
+/// All work the same way: the client gets an identifier, polls the token endpoint with it, and may be notified. The
+/// names differ, and so does what can be deferred. For sign-ins in a browser, a [`Client`](crate::Client) chooses between
+/// the two drafts by the OP's metadata, unless [`ClientBuilder::dialect`](crate::ClientBuilder::dialect) sets the
+/// dialect. An application that only signs users in needs no code of its own for either. [`Ciba`](Self::Ciba) begins
+/// without a browser, with [`Client::backchannel_authentication`](crate::Client::backchannel_authentication).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Dialect {
@@ -45,23 +47,32 @@ pub enum Dialect {
     /// [`interaction_uri`](crate::PendingAuthentication::interaction_uri).
     #[serde(rename = "ietf")]
     Ietf,
+    /// OpenID Connect Client-Initiated Backchannel Authentication Flow Core 1.0 (cited as CIBA): the client names the
+    /// user to the OP, which asks them on another device, such as their phone. The OP issues an `auth_req_id` at its
+    /// backchannel authentication endpoint.
+    #[serde(rename = "ciba")]
+    Ciba,
 }
 
 impl Dialect {
-    /// All dialects, in the order in which they are preferred if an OP advertises several.
-    pub(crate) const ALL: [Self; 2] = [Self::OpenId, Self::Ietf];
+    pub(crate) const ALL: [Self; 3] = [Self::OpenId, Self::Ietf, Self::Ciba];
+
+    /// The dialects of sign-ins that begin in a browser, in the order in which they are preferred if an OP advertises
+    /// several.
+    pub(crate) const OF_BROWSERS: [Self; 2] = [Self::OpenId, Self::Ietf];
 
     /// The rules of this dialect.
     pub(crate) fn protocol(self) -> &'static dyn Protocol {
         match self {
             Self::OpenId => &openid::OpenId,
             Self::Ietf => &ietf::Ietf,
+            Self::Ciba => &ciba::Ciba,
         }
     }
 
     /// The first dialect that the OP's metadata advertises.
     pub(crate) fn advertised(metadata: &Map<String, Value>) -> Option<Self> {
-        Self::ALL.into_iter().find(|dialect| dialect.protocol().is_advertised(metadata))
+        Self::OF_BROWSERS.into_iter().find(|dialect| dialect.protocol().is_advertised(metadata))
     }
 
     /// Whether the OpenID dialect applies, which stored values do not name.
@@ -82,7 +93,10 @@ pub(crate) trait Protocol: Sync {
     /// The parameter with the bearer token that the OP is to present in callbacks.
     fn notification_token(&self) -> &'static str;
 
-    /// Whether the OP's metadata advertises the dialect.
+    /// Where a request begins that the OP may defer.
+    fn initial_endpoint(&self) -> InitialEndpoint;
+
+    /// Whether the OP's metadata advertises the dialect for sign-ins in a browser.
     fn is_advertised(&self, metadata: &Map<String, Value>) -> bool;
 
     /// The value of the parameter `response_type`.
@@ -205,9 +219,20 @@ pub(crate) enum Binding {
     Optional,
 }
 
+/// The endpoint of a request that the OP may defer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InitialEndpoint {
+    /// The request presents a grant, such as a code.
+    Token,
+    /// The request names a user. It presents nothing that can be used up (CIBA §7).
+    BackchannelAuthentication,
+}
+
 /// How a pending sign-in is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cancellation {
+    /// Not at all.
+    Undefined,
     /// At an endpoint without a metadata name, which has to be configured. The request has the identifier.
     AtEndpoint,
     /// By revocation of the identifier as a token of this type (RFC 7009), if the metadata lists the type.

@@ -4,7 +4,8 @@
 //!
 //! There are two protocols for this, the OpenID draft (DTR) and a draft of the IETF (IETF DTR). The client speaks both,
 //! and chooses by the OP's metadata: see [`Dialect`]. With the second one, an OP may also defer its answer to a token
-//! request without a user.
+//! request without a user. A third protocol, CIBA, begins without a browser: the application names the user, and the OP
+//! asks them on another device; see [`ciba`].
 //!
 //! # The steps
 //!
@@ -17,6 +18,7 @@
 //! | redirect the user | [`Client::authorize`], [`start`](AuthorizationRequest::start) | a URL and an [`AuthorizationSession`] for the browser's cookie |
 //! | handle the callback | [`Client::authorization_response`] | [`SignIn::Deferred`] with a [`PendingAuthentication`], or [`SignIn::Complete`] |
 //! | or request tokens without a user | [`Client::token_request`], [`send`](TokenRequest::send) | [`TokenAnswer::Deferred`] with a [`PendingAuthentication`], or [`TokenAnswer::Complete`] |
+//! | or have a user asked on another device | [`Client::backchannel_authentication`], [`send`](ciba::AuthenticationRequest::send) | a [`PendingAuthentication`] |
 //! | wait | [`Client::wait`], or [`Client::poll`] from a job system of your own | an [`Outcome`] |
 //! | use the result | [`Authentication::claims`], [`Claims::verified_claims`], [`Client::userinfo`], [`Client::resource`] | claims about the user, and calls to APIs |
 //! | manage tokens | [`Client::refresh`], [`Client::introspect`], [`Client::revoke`] | new tokens, their state, and their revocation |
@@ -97,6 +99,7 @@
 //! | a pending sign-in is | a [`PendingAuthentication`], to be sealed and stored | a [`ProcessId`](store::ProcessId) and a sealed row in a [`Store`](store::Store) |
 //! | the user comes back | [`Client::authorization_response`], a [`SignIn`] | [`Poller::authorization_response`], a [`poller::SignIn`] |
 //! | tokens without a user | [`Client::token_request`], a [`TokenAnswer`] | [`Poller::request_tokens`], a [`poller::TokenAnswer`] |
+//! | backchannel authentication | [`Client::backchannel_authentication`], a [`PendingAuthentication`] | [`Poller::request_authentication`], a [`poller::SignIn`] |
 //! | the outcome comes from | [`Client::wait`] or [`Client::poll`], an [`Outcome`] | [`Poller::outcomes`], each [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
 //! | a crash | loses what was not sealed and stored before | loses no sign-in; if the OP's answer was lost, the outcome is [`Outcome::Unknown`] |
 //! | cancel with | [`Client::cancel`], a [`Cancelled`] | [`Poller::cancel`], a [`poller::Cancelled`] |
@@ -129,6 +132,7 @@
 //!
 //! | module | for |
 //! |---|---|
+//! | [`ciba`] | backchannel authentication: the OP asks a user whom the application names |
 //! | [`claims`] | requests for single claims |
 //! | [`compatibility`] | settings for OPs that deviate from the specifications |
 //! | [`encryption`] | encrypted tokens, requests and responses |
@@ -164,6 +168,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)
 )]
 
+pub mod ciba;
 pub mod claims;
 mod client;
 mod clock;

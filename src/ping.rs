@@ -1,7 +1,8 @@
-//! Ping Callbacks (DTR §Ping Callback; IETF DTR §Callback Notification): the OP announces that a poll is worthwhile.
+//! Ping Callbacks (DTR §Ping Callback; IETF DTR §Callback Notification; CIBA §10.2): the OP announces that a poll is
+//! worthwhile.
 //!
-//! An OP that supports pings calls the client's registered Deferred Client Notification Endpoint as soon as it has
-//! decided. Serve a [`Receiver`] there. It needs a [`Poller`] that [sends the OP a token for
+//! An OP that supports pings calls the client's registered Deferred Client Notification Endpoint, or the Backchannel
+//! Client Notification Endpoint of CIBA, as soon as it has decided. One URL can serve both. Serve a [`Receiver`] there. It needs a [`Poller`] that [sends the OP a token for
 //! it](crate::poller::PollerBuilder::receives_pings), on the same store as the pollers that poll. Any replica can
 //! receive a ping. With the stateless client, serve an endpoint of your own and call
 //! [`Client::poll`](crate::Client::poll) when its interval allows.
@@ -50,7 +51,7 @@ const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"ping
 /// | status | when |
 /// |---|---|
 /// | 204 | the ping is genuine, whether or not it has an effect |
-/// | 400 | the body is not JSON with one identifier (`deferred_auth_id` or `deferral_code`) that is a string, or it is incomplete |
+/// | 400 | the body is not JSON with one identifier (`deferred_auth_id`, `deferral_code` or `auth_req_id`) that is a string, or it is incomplete |
 /// | 401 | the bearer token is missing or wrong, or belongs to another identifier; `WWW-Authenticate` states what is required (RFC 6750 §3) |
 /// | 405 | the method is not `POST`; `Allow` says so |
 /// | 408 | the body did not arrive within [`BODY_TIMEOUT`] |
@@ -287,7 +288,7 @@ impl From<Poller> for Receiver {
     }
 }
 
-/// DTR §Ping Callback and IETF DTR §Callback Notification. Unknown members are ignored.
+/// DTR §Ping Callback, IETF DTR §Callback Notification and CIBA §10.2. Unknown members are ignored.
 struct Callback {
     identifier: String,
 }
@@ -356,10 +357,15 @@ mod tests {
         {
             assert_eq!(Callback::read(body.as_bytes()).unwrap().identifier, "a");
         }
-        for body in [r#"{"deferral_code":"a"}"#, r#"{"deferral_code":"a","deferred_auth_id":"a"}"#] {
+        for body in [
+            r#"{"deferral_code":"a"}"#,
+            r#"{"auth_req_id":"a"}"#,
+            r#"{"deferral_code":"a","deferred_auth_id":"a","auth_req_id":"a"}"#,
+        ] {
             assert_eq!(Callback::read(body.as_bytes()).unwrap().identifier, "a");
         }
         assert!(Callback::read(br#"{"deferral_code":"a","deferred_auth_id":"b"}"#).is_none());
+        assert!(Callback::read(br#"{"auth_req_id":"a","deferred_auth_id":"b"}"#).is_none());
         for body in [r#"["a"]"#, r#" ["a"]"#, r#""a""#, "{}", r#"{"deferred_auth_id":7}"#, ""] {
             assert!(Callback::read(body.as_bytes()).is_none(), "{body}");
         }

@@ -54,6 +54,7 @@
 //! ```
 //!
 //! - The decision and its time: [`DecisionPolicy`], or [`TestProvider::process`] step by step.
+//! - CIBA, which begins without a browser: [`TestProviderBuilder::ciba`].
 //! - The IETF draft instead of the OpenID draft, or both: [`TestProviderBuilder::ietf`].
 //! - Failures: [`Fault`], before or after a request is processed.
 //! - Requirements for clients: [`TestClient`] for one of them, such as signed requests or encrypted responses;
@@ -64,6 +65,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]
 
 mod authorization;
+mod backchannel;
 mod browser;
 mod builder;
 mod cancellation;

@@ -16,7 +16,7 @@ fn a_client_signs_in_under_the_fapi_rules_and_shows_nothing_to_the_browser() {
     ] {
         assert!(stdout.lines().any(|printed| printed == line), "{line:?} is not in {stdout}");
     }
-    assert!(stdout.contains("`client_secret`: under FAPI 2.0, clients authenticate with"), "{stdout}");
+    assert!(stdout.contains("`client_secret`: under FAPI, clients authenticate with"), "{stdout}");
     assert!(stdout.contains("\"use\":\"enc\"") && !stdout.contains("\"d\":"), "public halves and no more: {stdout}");
 }
 

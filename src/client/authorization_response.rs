@@ -251,6 +251,7 @@ impl Client {
             dialect: session.dialect,
             may_defer: is_deferred || session.opted_in,
             form,
+            signed: false,
             dpop_key: session.dpop_key.clone(),
             context: session.context.clone(),
             checks: Some(session.checks.clone()),

@@ -469,7 +469,7 @@ impl AuthorizationRequest<'_> {
             dpop_key: values.dpop_key,
             context: self.context,
             checks: Checks {
-                nonce: values.nonce,
+                nonce: Some(values.nonce),
                 requested_at: client.0.clock.now(),
                 // OpenID Connect Core 1.0 §3.1.2.1: the request's `max_age` overrides what was registered.
                 max_age: self.max_age.or(options.default_max_age.map(|max_age| max_age.as_secs())),

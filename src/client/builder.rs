@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use url::Url;
 
+mod backchannel;
 mod connections;
 mod signing;
 mod tokens;
@@ -123,19 +124,21 @@ impl ClientBuilder {
         self
     }
 
-    /// Declares that this client signs no users in, and only makes [token requests](Client::token_request) for grants
-    /// without a user. It needs no redirect URI, and the OP's metadata needs no authorization endpoint and no keys.
+    /// Declares that this client signs no users in with a browser. It only makes
+    /// [token requests](Client::token_request) for grants without a user, and
+    /// [backchannel authentication requests](Client::backchannel_authentication). It needs no redirect URI, and the OP's
+    /// metadata needs no authorization endpoint and, without backchannel authentication, no keys.
     pub fn without_redirect_uri(mut self) -> Self {
         self.options.without_redirect_uri = true;
         self
     }
 
     /// Sets the dialect of sign-ins. Unless set, the OP's metadata decides; see [`Client::dialect`]. Set it if the
-    /// metadata advertises both dialects and the [IETF dialect](Dialect::Ietf) is wanted, or if it advertises neither
-    /// although the OP speaks one.
+    /// metadata advertises both drafts and the [IETF dialect](Dialect::Ietf) is wanted, or if it advertises neither
+    /// although the OP speaks one. [`Dialect::Ciba`] is an error here, because it has no sign-ins in a browser.
     ///
     /// Sign-ins that have started keep their dialect. [Token requests](Client::token_request) do not depend on this
-    /// setting.
+    /// setting, nor do [backchannel authentication requests](Client::backchannel_authentication).
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.options.dialect = Some(dialect);
         self
@@ -415,6 +418,10 @@ impl ClientBuilder {
 
     fn check_combinations(&self) -> Result<(), Error> {
         self.credentials.check(&self.options)?;
+        if self.options.dialect == Some(Dialect::Ciba) {
+            let problem = "CIBA has no sign-ins in a browser; remove it, and call `backchannel_authentication`";
+            return Err(setting("dialect", problem));
+        }
         if let Some(named) = &self.credentials.named {
             check_poll_credential(&self.options, named)?;
         }

@@ -24,6 +24,7 @@ pub enum Cancelled {
     Told,
     /// The OP does not know of the cancellation: no cancellation endpoint is configured or, in the [IETF
     /// dialect](crate::Dialect::Ietf), the OP's metadata does not say that a deferral code can be revoked.
+    /// [CIBA](crate::Dialect::Ciba) defines no cancellation.
     LocallyOnly,
 }
 
@@ -54,6 +55,7 @@ impl Client {
     /// a request that has not been answered yet is unknown.
     pub(crate) fn may_tell_of_cancellation(&self, pending: Option<&PendingAuthentication>) -> bool {
         let may_tell = |dialect: Dialect| match dialect.protocol().cancellation() {
+            Cancellation::Undefined => false,
             Cancellation::AtEndpoint => self.0.cancellation_endpoint.is_some(),
             Cancellation::ByRevocation { token_type } => {
                 self.0.provider.known_metadata().is_none_or(|metadata| revokes(&metadata, token_type))
@@ -68,6 +70,7 @@ impl Client {
     /// Tells the OP in the way of the dialect that `pending` belongs to.
     pub(crate) async fn request_cancellation(&self, pending: &PendingAuthentication) -> Result<Cancelled, Error> {
         let told = match pending.0.dialect.protocol().cancellation() {
+            Cancellation::Undefined => Ok(Cancelled::LocallyOnly),
             Cancellation::AtEndpoint => self.cancel_at_endpoint(pending).await,
             Cancellation::ByRevocation { token_type } => self.cancel_by_revocation(pending, token_type).await,
         };

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::Client;
 use super::code_answer::{CodeAnswer, CodeResponse};
 use super::token_response::TOKEN_RESPONSE_LIMIT;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, InitialEndpoint};
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, TransportProblem, Verdict};
@@ -28,6 +28,7 @@ pub(super) struct CodeRequest {
     pub(super) identity: ClientIdentity,
     pub(super) assertion_audience: Option<String>,
     pub(super) form: Vec<(Cow<'static, str>, Secret)>,
+    /// The key that the request proves, if it does.
     pub(super) dpop_key: Option<DpopKey>,
     pub(super) dialect: Dialect,
     /// Whether the OP may defer its answer.
@@ -85,10 +86,10 @@ impl CodeRequest {
                 if let Some(tokens) = answer.tokens() {
                     self.client.revoke_quietly(tokens, self.dpop_key.as_ref()).await;
                 }
-                refused(verdict, Error::new(answer.response), answer.retry_after)
+                self.refused(verdict, Error::new(answer.response), answer.retry_after)
             }
             Ok(Answer::Unusable { violation, verdict, retry_after, .. }) => {
-                refused(verdict, Error::new(violation), retry_after)
+                self.refused(verdict, Error::new(violation), retry_after)
             }
             Err(Failure { error, may_have_been_sent: true }) => (Err(unknown(error)), true),
             Err(Failure { error, may_have_been_sent: false }) => (Err(error), false),
@@ -97,12 +98,28 @@ impl CodeRequest {
 
     /// The name of the answer in errors.
     fn document(&self) -> Document {
-        if self.defers(None) { Document::ExchangeResponse } else { Document::TokenResponse }
+        match self.dialect.protocol().initial_endpoint() {
+            InitialEndpoint::BackchannelAuthentication => Document::BackchannelAuthenticationResponse,
+            InitialEndpoint::Token if self.defers(None) => Document::ExchangeResponse,
+            InitialEndpoint::Token => Document::TokenResponse,
+        }
     }
 
     /// Whether an answer defers the tokens: a success, or an error with this code.
     fn defers(&self, error: Option<&str>) -> bool {
         self.may_defer && self.dialect.protocol().defers(error)
+    }
+
+    /// The error for an unsuccessful answer, and whether the request is spent.
+    fn refused<T>(&self, verdict: Verdict, error: Error, retry_after: Option<Duration>) -> (Result<T, Error>, bool) {
+        let is_unknown = verdict == Verdict::MayBeLost;
+        let error = if is_unknown { unknown(error) } else { error };
+        let spent = match self.dialect.protocol().initial_endpoint() {
+            InitialEndpoint::Token => !verdict.keeps_the_grant(),
+            // It used nothing up, but the OP may ask the user.
+            InitialEndpoint::BackchannelAuthentication => is_unknown,
+        };
+        (Err(error.with_retry_after(retry_after)), spent)
     }
 
     fn response(&self, body: Zeroizing<Vec<u8>>, error: Option<&str>) -> CodeResponse {
@@ -111,12 +128,6 @@ impl CodeRequest {
         let is_deferral = self.defers(error) || is_bare;
         CodeResponse { body, is_deferral, client: self.client.clone(), dpop_key: self.dpop_key.clone() }
     }
-}
-
-/// The error for an unsuccessful answer, and whether the code is spent.
-fn refused<T>(verdict: Verdict, error: Error, retry_after: Option<Duration>) -> (Result<T, Error>, bool) {
-    let error = if verdict == Verdict::MayBeLost { unknown(error) } else { error };
-    (Err(error.with_retry_after(retry_after)), !verdict.keeps_the_grant())
 }
 
 fn unknown(error: Error) -> Error {

@@ -13,7 +13,7 @@ use super::code_request::CodeRequest;
 use super::granted::Granted;
 use super::initial_request::InitialRequest;
 use super::token_response::{KEYS_PATIENCE, ReceivedTokens};
-use crate::dialect::{Deferral, Times};
+use crate::dialect::{Deferral, InitialEndpoint, Times};
 use crate::error::{Error, ErrorKind, Misuse, Rule};
 use crate::id_token::{self, InterimFingerprint, InterimState};
 use crate::jose::{KeySet, SigningAlgorithm};
@@ -194,12 +194,18 @@ impl Client {
         if request.in_flight.is_none() {
             let metadata = self.0.provider.metadata().await?;
             let identity = self.identity_at(&metadata)?.clone();
+            let endpoints = self.endpoints(&metadata, &identity);
+            let (url, dpop_key) = match request.dialect.protocol().initial_endpoint() {
+                InitialEndpoint::Token => (endpoints.token()?.clone(), request.dpop_key.clone()),
+                // No tokens are issued there. The first poll shows the key.
+                InitialEndpoint::BackchannelAuthentication => (endpoints.backchannel_authentication()?.clone(), None),
+            };
             let sent = CodeRequest {
-                url: self.endpoints(&metadata, &identity).token()?.clone(),
+                url,
                 assertion_audience: self.assertion_audience(&metadata).map(str::to_owned),
                 identity,
-                form: self.form(request),
-                dpop_key: request.dpop_key.clone(),
+                form: self.form(request).await?,
+                dpop_key,
                 dialect: request.dialect,
                 may_defer: request.may_defer,
                 client: self.clone(),
@@ -219,19 +225,25 @@ impl Client {
     }
 
     /// The parameters, with those of the dialect.
-    fn form(&self, request: &InitialRequest) -> Vec<(Cow<'static, str>, Secret)> {
+    async fn form(&self, request: &InitialRequest) -> Result<Vec<(Cow<'static, str>, Secret)>, Error> {
         let mut form = request.form.clone();
         if !request.may_defer {
-            return form;
+            return Ok(form);
         }
         let protocol = request.dialect.protocol();
         form.extend(protocol.opt_in().map(|(name, value)| (name.into(), Secret::new(value))));
         let token = self.notification_token(request).cloned();
         form.extend(token.map(|token| (protocol.notification_token().into(), token)));
-        form
+        if protocol.initial_endpoint() == InitialEndpoint::BackchannelAuthentication {
+            return self.backchannel_form(form, request).await;
+        }
+        Ok(form)
     }
 
     fn notification_token<'a>(&'a self, request: &'a InitialRequest) -> Option<&'a Secret> {
+        if !self.is_notified(request.dialect) {
+            return None;
+        }
         // One token for all requests is of no use where each of them needs its own.
         let needs_fresh = request.dialect.protocol().needs_fresh_notification_tokens();
         let shared = self.0.options.notification_token.as_ref().filter(|_| !needs_fresh);

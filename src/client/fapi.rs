@@ -1,4 +1,5 @@
-//! The requirements of the FAPI 2.0 Security Profile and FAPI 2.0 Message Signing for clients, applied to this flow.
+//! The requirements of the FAPI 2.0 Security Profile and FAPI 2.0 Message Signing for clients, applied to this flow, and
+//! those of FAPI-CIBA.
 
 use url::Url;
 
@@ -30,6 +31,11 @@ pub(super) struct Settings<'a> {
 impl Options {
     /// Turns on the settings that the profile requires, so that the application need not set them.
     pub(super) fn apply_fapi(&mut self) {
+        if self.fapi_ciba {
+            // FAPI-CIBA §5.2.3: "shall only send Backchannel Authentication Endpoint signed authentication requests".
+            self.signed_backchannel_requests = true;
+            self.drop_unbound_tokens = true;
+        }
         let Some(profile) = self.fapi else { return };
         self.pushed_authorization_requests = true;
         // Access tokens are sender-constrained (§5.3), so other tokens are dropped.
@@ -42,7 +48,11 @@ impl Options {
 
     /// Whether signatures with this algorithm are made and accepted.
     pub(super) fn allows(&self, algorithm: SigningAlgorithm) -> bool {
-        self.fapi.is_none() || ALGORITHMS.contains(&algorithm)
+        !self.follows_fapi() || ALGORITHMS.contains(&algorithm)
+    }
+
+    fn follows_fapi(&self) -> bool {
+        self.fapi.is_some() || self.fapi_ciba
     }
 
     /// Whether the profile permits this response mode.
@@ -70,13 +80,13 @@ impl Settings<'_> {
     /// Refuses settings that the profile forbids, as far as that is known without the OP.
     pub(super) fn check(&self) -> Result<(), Error> {
         let options = self.options;
-        if options.fapi.is_none() {
+        if !options.follows_fapi() {
             return Ok(());
         }
         if self.allow_insecure_loopback {
             return forbidden("allow_insecure_loopback", "the OP is called over TLS");
         }
-        if options.without_pkce {
+        if options.without_pkce && options.fapi.is_some() {
             return forbidden("without_pkce", "every request has a PKCE challenge");
         }
         if matches!(options.dpop(), DpopMode::Off) && !options.certificate_bound_access_tokens {
@@ -133,16 +143,34 @@ impl Client {
         if options.fapi.is_none() {
             return Ok(());
         }
+        self.check_fapi_tokens(metadata)?;
         let lists = |listed: &[String], value: &str| listed.iter().any(|listed| listed == value);
         // A JWT always names its issuer.
         let names_issuer = metadata.authorization_response_iss_parameter_supported()
             || options.response_mode.is_some_and(ResponseMode::is_jwt);
+        for (is_listed, member, value) in [
+            (names_issuer, "authorization_response_iss_parameter_supported", "true"),
+            (lists(metadata.code_challenge_methods_supported(), "S256"), "code_challenge_methods_supported", "S256"),
+        ] {
+            if !is_listed {
+                return Err(ConfigurationProblem::FapiNotAdvertised { member, value }.into());
+            }
+        }
+        self.push_endpoint(metadata).map(drop)
+    }
+
+    /// The same for FAPI-CIBA, before every backchannel authentication request.
+    pub(super) fn check_fapi_ciba(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
+        if self.0.options.fapi_ciba { self.check_fapi_tokens(metadata) } else { Ok(()) }
+    }
+
+    /// Tokens must be bound, and signed with an algorithm of the profile.
+    fn check_fapi_tokens(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
+        let Inner { options, .. } = &*self.0;
         let dpop = metadata.dpop_signing_alg_values_supported();
         let id_token =
             options.algorithms.id_token_signature.is_some() || !self.listed_id_token_algorithms(metadata).is_empty();
         for (is_listed, member, value) in [
-            (names_issuer, "authorization_response_iss_parameter_supported", "true"),
-            (lists(metadata.code_challenge_methods_supported(), "S256"), "code_challenge_methods_supported", "S256"),
             (options.certificate_bound_access_tokens || !dpop.is_empty(), "dpop_signing_alg_values_supported", "ES256"),
             (id_token, "id_token_signing_alg_values_supported", NAMES),
         ] {
@@ -150,7 +178,7 @@ impl Client {
                 return Err(ConfigurationProblem::FapiNotAdvertised { member, value }.into());
             }
         }
-        self.push_endpoint(metadata).map(drop)
+        Ok(())
     }
 }
 

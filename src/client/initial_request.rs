@@ -1,4 +1,5 @@
-//! A token request whose answer the OP may defer, from before it is sent until its answer is taken.
+//! A request whose answer the OP may defer, from before it is sent until its answer is taken: a token request, or a
+//! backchannel authentication request.
 
 use std::borrow::Cow;
 
@@ -6,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::Client;
 use super::code_answer::{CodeAnswer, Received};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, InitialEndpoint};
 use crate::dpop::DpopKey;
 use crate::error::{Error, Misuse};
 use crate::pending::{Checks, PendingAuthentication};
@@ -22,6 +23,8 @@ pub(crate) struct InitialRequest {
     pub(super) may_defer: bool,
     /// The parameters, without those of the dialect.
     pub(super) form: Vec<(Cow<'static, str>, Secret)>,
+    /// Whether the parameters are sent in a signed JWT.
+    pub(super) signed: bool,
     pub(super) dpop_key: Option<DpopKey>,
     pub(super) context: Zeroizing<Vec<u8>>,
     /// `None` if no ID Token is expected, because no user signs in.
@@ -62,7 +65,11 @@ impl InitialRequest {
 
     /// What the crate is doing when it sends the request, for errors.
     pub(crate) fn step(&self) -> &'static str {
-        if self.checks.is_some() { "exchanging the code" } else { "requesting tokens" }
+        match (self.dialect.protocol().initial_endpoint(), &self.checks) {
+            (InitialEndpoint::BackchannelAuthentication, _) => "requesting the authentication of a user",
+            (InitialEndpoint::Token, Some(_)) => "exchanging the code",
+            (InitialEndpoint::Token, None) => "requesting tokens",
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::algorithms::ClientAlgorithms;
+use super::backchannel::DeliveryMode;
 use super::response_mode::ResponseMode;
 use crate::dialect::{Dialect, InvalidTimes, ResponseType};
 use crate::dpop::DpopKey;
@@ -51,6 +52,11 @@ pub(crate) struct Options {
     /// Set if the client was made from a registration that contains it.
     pub(crate) secret_expires_at: Option<SystemTime>,
     pub(crate) fapi: Option<FapiProfile>,
+    /// `None` if it was not set, which means `poll` (CIBA §4).
+    pub(crate) backchannel_delivery: Option<DeliveryMode>,
+    pub(crate) signed_backchannel_requests: bool,
+    /// The rules of FAPI-CIBA for backchannel authentication.
+    pub(crate) fapi_ciba: bool,
 }
 
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,6 +102,9 @@ impl Default for Options {
             drop_unbound_tokens: false,
             secret_expires_at: None,
             fapi: None,
+            backchannel_delivery: None,
+            signed_backchannel_requests: false,
+            fapi_ciba: false,
         }
     }
 }

@@ -218,7 +218,6 @@ impl Client {
         let verified = self.verify_id_token(token, refreshed.received_at, KEYS_PATIENCE, |token, keys, algorithms| {
             let mut expectations =
                 self.expectations(&checks, algorithms, tokens.access_token.as_ref(), refreshed.received_at);
-            expectations.nonce = None;
             expectations.interim_fingerprint = body.interim_fingerprint.as_ref();
             id_token::verify_refreshed(token, &body.id_token, keys, &expectations)
         });

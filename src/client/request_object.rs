@@ -36,7 +36,7 @@ impl Client {
         self.0.options.signs_requests() || metadata.require_signed_request_object()
     }
 
-    fn request_object_signer(&self) -> Result<&Arc<dyn Signer>, Error> {
+    pub(super) fn request_object_signer(&self) -> Result<&Arc<dyn Signer>, Error> {
         let signer = self.0.credentials.request_object_signer();
         signer.ok_or_else(|| setting("request_object_signing_key", "requests must be signed; set a signing key"))
     }
@@ -80,6 +80,20 @@ impl Client {
 
     /// Signs the parameters, and encrypts the result if that was registered (RFC 9101 §4 and §6.1).
     pub(super) async fn request_object(&self, parameters: &[(&str, String)]) -> Result<RequestObject, Error> {
+        let RequestObject { token: signed, expires_at } = self.signed_request(parameters).await?;
+        let token = match self.request_object_encryption() {
+            None => signed,
+            Some((alg, enc)) => {
+                let keys = self.keys_to_encrypt_for(alg).await?;
+                let key = keys.encryption_key(alg).ok_or(ConfigurationProblem::NoEncryptionKey(alg.as_str()))?;
+                Secret::new(key.encrypt(alg, enc, signed.expose())?)
+            }
+        };
+        Ok(RequestObject { token, expires_at })
+    }
+
+    /// Signs the parameters (RFC 9101 §4; CIBA §7.1.1).
+    pub(super) async fn signed_request(&self, parameters: &[(&str, String)]) -> Result<RequestObject, Error> {
         let signer = self.request_object_signer()?;
         let now = self.0.clock.now();
         let expires_at = saturating_add(now, LIFETIME.min(self.0.options.session_lifetime));
@@ -97,20 +111,12 @@ impl Client {
         }
         // RFC 9101 §10.8: an explicit type keeps a request from being taken for another kind of JWT.
         let header = Map::from_iter([("typ".to_owned(), json!("oauth-authz-req+jwt"))]);
-        let signed = tokio::select! {
+        let token = tokio::select! {
             biased;
             signed = sign_compact(&**signer, header, &claims) => signed?,
             // A key management service that never answers must not keep the user waiting forever.
             () = self.0.clock.sleep(self.0.options.request_timeout) => {
                 return Err(Error::new(ErrorKind::Signer).with_source("the signer timed out"));
-            }
-        };
-        let token = match self.request_object_encryption() {
-            None => signed,
-            Some((alg, enc)) => {
-                let keys = self.keys_to_encrypt_for(alg).await?;
-                let key = keys.encryption_key(alg).ok_or(ConfigurationProblem::NoEncryptionKey(alg.as_str()))?;
-                Secret::new(key.encrypt(alg, enc, signed.expose())?)
             }
         };
         Ok(RequestObject { token, expires_at })
@@ -159,7 +165,7 @@ fn request_claims(parameters: &[(&str, String)]) -> Map<String, Value> {
     let mut claims: Map<String, Value> = Map::new();
     for (name, text) in parameters {
         let value = match *name {
-            "max_age" => text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number)),
+            "max_age" | "requested_expiry" => text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number)),
             "claims" | "authorization_details" => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
             _ => json!(text),
         };

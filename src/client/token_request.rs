@@ -306,6 +306,7 @@ impl TokenRequest<'_> {
             dialect: Dialect::Ietf,
             may_defer: self.may_defer,
             form,
+            signed: false,
             dpop_key: match self.dpop_key {
                 Some(key) => Some(key),
                 None => client.new_dpop_key(&metadata).await?,

@@ -13,8 +13,8 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, InvalidTimes, Protocol, ResponseType,
-    Times, take_identifier,
+    Binding, CODE_GRANT, Cancellation, Deferral, InitialEndpoint, Interaction, InterimMembers, InvalidTimes, Protocol,
+    ResponseType, Times, take_identifier,
 };
 use crate::error::{Document, Rule, Violation};
 use crate::json::{self, Object};
@@ -50,6 +50,10 @@ impl Protocol for Ietf {
 
     fn notification_token(&self) -> &'static str {
         "client_notification_token"
+    }
+
+    fn initial_endpoint(&self) -> InitialEndpoint {
+        InitialEndpoint::Token
     }
 
     fn is_advertised(&self, metadata: &Map<String, Value>) -> bool {

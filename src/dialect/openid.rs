@@ -4,8 +4,8 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, InvalidTimes, Protocol, ResponseType,
-    Times, take_identifier,
+    Binding, CODE_GRANT, Cancellation, Deferral, InitialEndpoint, Interaction, InterimMembers, InvalidTimes, Protocol,
+    ResponseType, Times, take_identifier,
 };
 use crate::error::{Document, Rule, Violation};
 use crate::json::{self, Object};
@@ -30,6 +30,10 @@ impl Protocol for OpenId {
 
     fn notification_token(&self) -> &'static str {
         "deferred_notification_token"
+    }
+
+    fn initial_endpoint(&self) -> InitialEndpoint {
+        InitialEndpoint::Token
     }
 
     /// DTR §Authorization Server Metadata.

@@ -63,7 +63,7 @@ fn configuration(problem: &ConfigurationProblem) -> &'static str {
             "Request what the OP registers, or ask the OP to allow your request, and update the registration or register again."
         }
         ConfigurationProblem::FapiNotAdvertised { .. } => {
-            "Ask the OP whether it supports FAPI 2.0 and why its metadata does not say so, or do not use `fapi2` with it."
+            "Ask the OP whether it supports FAPI and why its metadata does not say so, or do not use the FAPI settings with it."
         }
         ConfigurationProblem::NoEndpoint(_) => "The OP does not support this. Ask it, or do not use the feature.",
         ConfigurationProblem::NoEncryptionKey(_) => {
@@ -112,6 +112,10 @@ fn response_advice(response: &ErrorResponse) -> &'static str {
         "invalid_software_statement" | "unapproved_software_statement" => {
             "Get a valid software statement from an issuer that the OP trusts."
         }
+        "unknown_user_id" | "missing_user_code" | "invalid_user_code" | "expired_login_hint_token" => {
+            "Let the person at the page correct what they entered. If this happens often, somebody may be guessing users."
+        }
+        "invalid_binding_message" => "Send a shorter `binding_message` of plain text.",
         "invalid_token" | "insufficient_scope" => "Refresh the access token, or request the missing scope.",
         "invalid_grant" => {
             "Let the user start again: the grant was used, has expired, or belongs to another client or key."
@@ -220,6 +224,8 @@ mod tests {
             "access_denied",
             "server_error",
             "invalid_client_metadata",
+            "unknown_user_id",
+            "invalid_binding_message",
             "committee_in_recess",
         ];
         let responses = codes.iter().map(|code| Error::new(ErrorResponse::new(code, None, Some(400))));

@@ -57,18 +57,19 @@ pub enum ConfigurationProblem {
     /// The OP publishes no encryption key (`use`: `enc`) for this algorithm.
     #[error("the OP's key set has no key (`use`: `enc`) for `{0}`")]
     NoEncryptionKey(&'static str),
-    /// A setting contradicts the rules of FAPI 2.0, which [`fapi2`](crate::ClientBuilder::fapi2) or
-    /// [`fapi2_message_signing`](crate::ClientBuilder::fapi2_message_signing) turned on.
-    #[error("`{setting}`: under FAPI 2.0, {rule}")]
+    /// A setting contradicts the rules of FAPI, which [`fapi2`](crate::ClientBuilder::fapi2),
+    /// [`fapi2_message_signing`](crate::ClientBuilder::fapi2_message_signing) or
+    /// [`fapi_ciba`](crate::ClientBuilder::fapi_ciba) turned on.
+    #[error("`{setting}`: under FAPI, {rule}")]
     Fapi {
         /// The builder method or argument.
         setting: &'static str,
         /// What the profile requires.
         rule: &'static str,
     },
-    /// The OP's metadata lacks what the rules of FAPI 2.0 need, which
+    /// The OP's metadata lacks what the rules of FAPI need, which
     /// [`allow_unadvertised`](crate::ClientBuilder::allow_unadvertised) does not override.
-    #[error("under FAPI 2.0, the OP's `{member}` must list `{value}`")]
+    #[error("under FAPI, the OP's `{member}` must list `{value}`")]
     FapiNotAdvertised {
         /// The member of the metadata.
         member: &'static str,

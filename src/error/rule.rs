@@ -92,6 +92,7 @@ rules! {
     // Exchange and token responses
     NoDeferredAuthId = "no_deferred_auth_id", "the exchange response has no `deferred_auth_id`", "DTR §Deferred Code Exchange Response Validation";
     NoDeferralCode = "no_deferral_code", "the OP deferred its answer without a `deferral_code`", "IETF DTR §Token Endpoint — Deferred Response";
+    NoAuthReqId = "no_auth_req_id", "the answer to the authentication request has no `auth_req_id`", "CIBA §7.3";
     TwoInterimIdTokens = "two_interim_id_tokens", "`id_token` and `interim_id_token` differ", "DTR §Successful Deferred Code Exchange Response";
     NoAccessToken = "no_access_token", "the token response has no `access_token`", "OpenID Connect Core 1.0 §3.1.3.3";
     NoIdToken = "no_id_token", "the final token response has no `id_token`", "OpenID Connect Core 1.0 §3.1.3.3";
@@ -308,6 +309,8 @@ pub enum Document {
     AuthorizationResponse,
     /// The answer to a Deferred Code Exchange Request.
     ExchangeResponse,
+    /// The answer to a backchannel authentication request (CIBA §7.3).
+    BackchannelAuthenticationResponse,
     /// The answer to a Token Request.
     TokenResponse,
     /// The UserInfo response.
@@ -334,6 +337,7 @@ impl fmt::Display for Document {
             Self::PushedAuthorizationResponse => "the answer to the pushed authorization request",
             Self::AuthorizationResponse => "the authorization response",
             Self::ExchangeResponse => "the exchange response",
+            Self::BackchannelAuthenticationResponse => "the answer to the backchannel authentication request",
             Self::TokenResponse => "the token response",
             Self::UserInfo => "the UserInfo response",
             Self::CancellationResponse => "the cancellation response",

@@ -110,15 +110,15 @@ impl Body for Frames {
     }
 }
 
-/// A second implementation of the rule: one JSON object with a `deferred_auth_id` or a `deferral_code` that is a string.
-/// Each may be repeated, and both may be there, with the same value. Other members are ignored, and so is a `null`.
+/// A second implementation of the rule: one JSON object with a `deferred_auth_id`, a `deferral_code` or an `auth_req_id`
+/// that is a string. Each may be repeated, and several may be there, with the same value. Other members are ignored, and so is a `null`.
 fn identifier(body: &[u8]) -> Option<String> {
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     let mut reader = serde_json::Deserializer::from_slice(body);
     let named = serde::Deserializer::deserialize_map(&mut reader, Named).ok()?;
     reader.end().ok()?;
     let mut found = Vec::new();
-    for name in ["deferred_auth_id", "deferral_code"] {
+    for name in ["deferred_auth_id", "deferral_code", "auth_req_id"] {
         let values: Vec<_> = named.iter().filter(|(of, _)| of == name).map(|(_, value)| value).collect();
         if values.windows(2).any(|pair| pair[0] != pair[1]) {
             return None;
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for Named {
         let mut named = Vec::new();
         while let Some(name) = members.next_key::<String>()? {
             match &*name {
-                "deferred_auth_id" | "deferral_code" => {
+                "deferred_auth_id" | "deferral_code" | "auth_req_id" => {
                     let value = members.next_value()?;
                     named.push((name, value));
                 }

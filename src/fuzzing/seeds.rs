@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::replay::fuzz;
 use super::stored;
 use super::world::{
-    FIXED, METADATA, NONCE, NOW, authentication_json, fixed, keyring, pending_ietf_json, pending_json, sealed,
-    session_json,
+    FIXED, METADATA, NONCE, NOW, authentication_json, fixed, keyring, pending_ciba_json, pending_ietf_json,
+    pending_json, sealed, session_json,
 };
 use crate::keyring::Purpose;
 
@@ -158,6 +158,10 @@ fn exchange(seeds: &mut Seeds) {
     seeds.json("exchange", "ietf-complete", "p", &tokens);
     let issued = json!({ "access_token": "pl4nt-token", "token_type": "N_A", "issued_token_type": "urn:ietf:params:oauth:token-type:saml2", "id_token": "a.b.c" });
     seeds.json("exchange", "ietf-grant-complete", "q", &issued);
+    let asked = json!({ "auth_req_id": "pl4nt-request", "expires_in": 120, "interval": 2 });
+    seeds.json("exchange", "ciba", "a", &asked);
+    seeds.json("exchange", "ciba-nameless", "c", &json!({ "expires_in": "soon", "interval": 1e300 }));
+    seeds.add("exchange", "ciba-refused", "a", "403 application/json\n\n{\"error\":\"access_denied\"}");
 }
 
 fn poll(seeds: &mut Seeds) {
@@ -175,6 +179,7 @@ fn poll(seeds: &mut Seeds) {
     let opened = "400 application/json\n\n{\"error\":\"interaction_pending\"}";
     let issued = "200 application/json\n\n{\"access_token\":\"pl4nt-token\",\"token_type\":\"Bearer\"}";
     seeds.add("poll", "ietf", "(", format!("{required}\n%%\n{opened}\n%%\n{fragment}\n%%\n{script}\n%%\n{issued}"));
+    seeds.add("poll", "ciba", "P", format!("{pending}\n%%\n{slow}\n%%\n{tokens}"));
     for code in ["access_denied", "expired_token", "invalid_grant", "invalid_request", "invalid_client", "odd"] {
         let error =
             format!("{pending}\n%%\n400 application/json\n\n{{\"error\":\"{code}\",\"error_description\":\"pl4nt\"}}");
@@ -353,6 +358,7 @@ fn ping(seeds: &mut Seeds) {
     add("escaped", "0", &format!("{genuine}{{\"deferred_auth_id\":\"pl4nt-deferred\\u002dauth-id\"}}"));
     add("repeated", "0", &format!("{genuine}{{\"deferred_auth_id\":\"a\",\"deferred_auth_id\":\"b\"}}"));
     add("ietf", "0", &format!("{genuine}{{\"deferral_code\":\"pl4nt-deferred-auth-id\"}}"));
+    add("ciba", "0", &format!("{genuine}{{\"auth_req_id\":\"pl4nt-deferred-auth-id\"}}"));
     add("both", "0", &format!("{genuine}{{\"deferral_code\":\"a\",\"deferred_auth_id\":\"b\"}}"));
     add("null", "0", &format!("{genuine}{{\"deferral_code\":null,\"deferred_auth_id\":\"b\"}}"));
     add("array", "0", &format!("{genuine}[\"pl4nt-deferred-auth-id\"]"));
@@ -425,6 +431,9 @@ fn stored_values(seeds: &mut Seeds) {
     let ietf = pending_ietf_json();
     seeds.add("stored", "process-ietf", &choice(0), ietf.to_string());
     seeds.add("stored", "row-process-ietf", &choice(3), json!({ "ctx": "", "is": { "p": ietf } }).to_string());
+    let ciba = pending_ciba_json();
+    seeds.add("stored", "process-ciba", &choice(0), ciba.to_string());
+    seeds.add("stored", "row-process-ciba", &choice(3), json!({ "ctx": "", "is": { "p": ciba } }).to_string());
     let issued =
         json!({ "v": 1, "iss": "i", "cid": "c", "t": NOW, "at": "pl4nt", "tt": "d", "itt": "urn:a", "ctx": "e30" });
     seeds.add("stored", "row-issued", &choice(3), json!({ "ctx": "", "is": { "o": { "t": issued } } }).to_string());

@@ -5,11 +5,11 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::world::{
-    CODE, PLANT, STATE, Site, World, answers, check_debug, check_error, check_time, fixed, keyring, pending_ietf_json,
-    pending_json, run, sealed, session_json,
+    CODE, PLANT, STATE, Site, World, answers, check_debug, check_error, check_time, fixed, keyring, pending_ciba_json,
+    pending_ietf_json, pending_json, run, sealed, session_json,
 };
 use crate::client::{
-    AuthorizationSession, Backoff, Client, DpopMode, Grant, IssuedTokens, Outcome, Poll, SignIn, TokenAnswer,
+    AuthorizationSession, Backoff, Client, DpopMode, Grant, IssuedTokens, Outcome, Poll, SignIn, TokenAnswer, UserHint,
 };
 use crate::dialect::Dialect;
 use crate::error::{ErrorKind, Misuse};
@@ -26,6 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(86_400 + 3_600);
 pub fn exchange(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     match choice & 65 {
+        65 if choice & 16 == 0 => authentication_request(*choice, rest),
         65 => token_request(*choice, rest),
         64 => exchange_in(Dialect::Ietf, *choice, rest),
         _ => exchange_in(Dialect::OpenId, *choice, rest),
@@ -48,6 +49,27 @@ fn token_request(choice: u8, rest: &[u8]) {
     let seen = world.site.seen.lock().unwrap();
     let sent = seen.iter().filter(|request| request.url.path() == "/token").count();
     assert!(sent <= 3 * MOST_REQUESTS, "{sent} requests for one grant");
+}
+
+/// A request for a user whom the client names (CIBA).
+fn authentication_request(choice: u8, rest: &[u8]) {
+    let world = World::new(Site::new(answers(rest)));
+    let mut builder = world.with_secret();
+    if choice & 2 != 0 {
+        builder = builder.strict_times();
+    }
+    let client = World::client(builder);
+    match run(client.backchannel_authentication(UserHint::login_hint("pl4nt-user")).send()) {
+        Ok(pending) => {
+            assert_eq!(pending.dialect(), Dialect::Ciba);
+            check_pending(&pending, &world);
+            assert!(pending.due_at() >= world.now() + Duration::from_secs(1), "{pending:?}");
+        }
+        Err(error) => check_error(&error),
+    }
+    let seen = world.site.seen.lock().unwrap();
+    let sent = seen.iter().filter(|request| request.url.path() == "/bc-authorize").count();
+    assert!(sent <= 3 * MOST_REQUESTS, "{sent} requests for one user");
 }
 
 fn check_tokens(tokens: &IssuedTokens) {
@@ -148,7 +170,11 @@ pub fn poll(input: &[u8]) {
     if choice & 2 != 0 {
         builder = builder.drop_unbound_tokens();
     }
-    let mut process = if choice & 16 == 0 { pending_ietf_json() } else { pending_json() };
+    let mut process = match choice & 48 {
+        0 | 32 => pending_ietf_json(),
+        16 => pending_ciba_json(),
+        _ => pending_json(),
+    };
     if choice & 64 == 0 {
         // Signing proofs takes longer than everything else. The target `exchange` includes them.
         builder = builder.dpop(DpopMode::Off);

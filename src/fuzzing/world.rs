@@ -103,6 +103,19 @@ pub(super) fn pending_ietf_json() -> Value {
     pending
 }
 
+/// The same for a user whom the client named (CIBA).
+pub(super) fn pending_ciba_json() -> Value {
+    let mut pending = pending_json();
+    let members = pending.as_object_mut().expect("it is an object");
+    members.remove("at");
+    members.extend([
+        ("v".to_owned(), json!(2)),
+        ("dl".to_owned(), json!("ciba")),
+        ("chk".to_owned(), json!({ "t": NOW - 600 })),
+    ]);
+    pending
+}
+
 /// A genuine result with its tokens in its sealed form.
 pub(super) fn authentication_json() -> Value {
     json!({
@@ -311,8 +324,10 @@ pub(super) const METADATA: &str = r#"{
     "revocation_endpoint": "https://op.example/revoke",
     "introspection_endpoint": "https://op.example/introspect",
     "pushed_authorization_request_endpoint": "https://op.example/par",
+    "backchannel_authentication_endpoint": "https://op.example/bc-authorize",
+    "backchannel_token_delivery_modes_supported": ["poll", "ping"],
     "response_types_supported": ["code", "code deferred_code", "deferred_code"],
-    "grant_types_supported": ["authorization_code", "urn:openid:params:grant-type:deferred"],
+    "grant_types_supported": ["authorization_code", "urn:openid:params:grant-type:deferred", "urn:openid:params:grant-type:ciba"],
     "token_endpoint_auth_methods_supported": ["client_secret_basic"]
 }"#;
 

@@ -19,7 +19,7 @@ pub(crate) struct Expectations<'a> {
     pub(crate) algorithms: &'a [SigningAlgorithm],
     /// The client secret, as the key of an HMAC.
     pub(crate) hmac_secret: Option<&'a Secret>,
-    /// The `nonce` of the request; `None` where the token answers no authentication request (a refresh).
+    /// The `nonce` of the request; `None` where the request had none (CIBA), and for a refresh.
     pub(crate) nonce: Option<&'a str>,
     /// `max_age` of the request, and when the request was sent.
     pub(crate) max_age: Option<(Duration, SystemTime)>,

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 /// The requirements, kept from the authorization request until the final ID Token arrives, perhaps weeks later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Checks {
-    #[serde(rename = "n")]
-    pub(crate) nonce: String,
-    /// When the user was redirected; `max_age` counts from here.
+    /// `None` if the request had none.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nonce: Option<String>,
+    /// When the user was redirected, or named to the OP; `max_age` counts from here.
     #[serde(rename = "t", with = "crate::sealed::seconds")]
     pub(crate) requested_at: SystemTime,
     /// In seconds.
@@ -29,7 +30,7 @@ impl Checks {
     /// authentication request.
     pub(crate) fn of_a_refresh(at: SystemTime) -> Self {
         Self {
-            nonce: String::new(),
+            nonce: None,
             requested_at: at,
             max_age: None,
             require_auth_time: false,

@@ -8,10 +8,13 @@ use super::record::{Record, Stage};
 use super::shared::{Shared, store_error};
 use super::store_clock::StoreClock;
 use super::tenant::Tenant;
-use crate::client::{Authentication, AuthorizationSession, IssuedTokens, TokenRequest};
+use crate::client::{
+    Authentication, AuthenticationRequest, AuthorizationSession, Client, IssuedTokens, TokenRequest, no_auth_req_id,
+};
 use crate::clock::Moment;
 use crate::error::{Error, Misuse};
 use crate::pending::{PendingAuthentication, Standing};
+use crate::secret::Secret;
 use crate::store::{Fingerprint, Insertion, NewProcess, ProcessId, State};
 
 /// The state of a sign-in in the durable poller after the user returned. [`Client`](crate::Client) has
@@ -143,14 +146,63 @@ impl Poller {
     pub async fn request_tokens(&self, request: TokenRequest<'_>) -> Result<TokenAnswer, Error> {
         let client = request.client();
         let tenant = self.shared().tenant_of(client.issuer(), client.client_id())?;
-        let parts = |key| [client.issuer().as_bytes(), client.client_id().as_bytes(), key];
-        let fingerprints = |key| self.shared().keyring.fingerprints("token request", &parts(key));
-        let keys = request.key().map(|key| fingerprints(key.expose().as_bytes())).unwrap_or_default();
+        let keys = self.shared().repetitions("token request", client, request.key());
         let request = request.prepare().await?;
         match accept(self.shared(), tenant, request, keys, None).await? {
             Accepted::Deferred(id) => Ok(TokenAnswer::Deferred(id)),
             Accepted::Ended(id) => Ok(TokenAnswer::Ended(id)),
             Accepted::Complete(granted) => granted.into_tokens().map(TokenAnswer::Complete),
+        }
+    }
+
+    /// Sends a [backchannel authentication request](crate::Client::backchannel_authentication) (CIBA §7). It stores the
+    /// request, sends it, stores the answer, and polls. The outcome comes with the
+    /// [`context`](crate::ciba::AuthenticationRequest::context) of the request. The result is [`SignIn::Deferred`] or,
+    /// for a repetition of a request with an
+    /// [idempotency key](crate::ciba::AuthenticationRequest::idempotency_key) that has ended, [`SignIn::Ended`].
+    ///
+    /// The request continues if this future is dropped. After the OP's answer, this method waits at most 10 s for a store
+    /// that fails; see [`SignIn::Deferred`].
+    ///
+    /// ```
+    /// # async fn example(client: &openid_deferred::Client, poller: &openid_deferred::Poller)
+    /// # -> Result<(), openid_deferred::Error> {
+    /// use openid_deferred::ciba::UserHint;
+    /// use openid_deferred::poller::SignIn;
+    ///
+    /// let request = client
+    ///     .backchannel_authentication(UserHint::login_hint("account 12345678"))
+    ///     .binding_message("Change of address, W4SCT")
+    ///     .context("order 4711")
+    ///     .idempotency_key("order 4711");
+    /// match poller.request_authentication(request).await? {
+    ///     SignIn::Deferred(id) => println!("{id} is pending; its outcome comes from `Poller::outcomes`"),
+    ///     answer => println!("{answer:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// After an error nothing will be delivered, with the exception that
+    /// [`authorization_response`](Self::authorization_response) names.
+    ///
+    /// - The errors of [`AuthenticationRequest::send`](crate::ciba::AuthenticationRequest::send). If the OP refused the
+    ///   request, the same request can be sent again with the same idempotency key.
+    /// - [`Store`](crate::ErrorKind::Store), [`Busy`](crate::ErrorKind::Busy) and [`Misuse::ShutDown`], as for
+    ///   [`authorization_response`](Self::authorization_response): nothing was sent.
+    /// - [`Misuse::UnknownClient`] if this poller does not have the client of the request.
+    pub async fn request_authentication(&self, request: AuthenticationRequest<'_>) -> Result<SignIn, Error> {
+        let client = request.client();
+        let tenant = self.shared().tenant_of(client.issuer(), client.client_id())?;
+        let keys = self.shared().repetitions("authentication request", client, request.key());
+        let request = request.prepare().await?;
+        match accept(self.shared(), tenant, request, keys, None).await? {
+            Accepted::Deferred(id) => Ok(SignIn::Deferred(id)),
+            Accepted::Ended(id) => Ok(SignIn::Ended(id)),
+            // The endpoint issues no tokens.
+            Accepted::Complete(_) => Err(no_auth_req_id()),
         }
     }
 
@@ -229,6 +281,13 @@ async fn with_late_answer(pending: &PendingAuthentication, tenant: &Tenant) -> R
 }
 
 impl Shared {
+    /// The fingerprints of a request with an idempotency key, by which a repetition is recognised.
+    fn repetitions(&self, purpose: &'static str, client: &Client, key: Option<&Secret>) -> Vec<[u8; 32]> {
+        let Some(key) = key else { return Vec::new() };
+        let parts = [client.issuer().as_bytes(), client.client_id().as_bytes(), key.expose().as_bytes()];
+        self.keyring.fingerprints(purpose, &parts)
+    }
+
     /// The fingerprints to find a sign-in by its identifier, in any dialect.
     pub(super) fn lookups(&self, tenant: &Tenant, identifier: &str) -> Result<Vec<Fingerprint>, Error> {
         let (issuer, client_id) = (tenant.client.issuer(), tenant.client.client_id());

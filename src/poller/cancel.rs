@@ -26,6 +26,7 @@ pub enum Cancelled {
     TooLate,
     /// The OP does not know of the cancellation: no cancellation endpoint is configured or, in the [IETF
     /// dialect](crate::Dialect::Ietf), the OP's metadata does not say that a deferral code can be revoked.
+    /// [CIBA](crate::Dialect::Ciba) defines no cancellation.
     LocallyOnly,
 }
 

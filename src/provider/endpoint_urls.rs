@@ -49,6 +49,10 @@ impl<'a> EndpointUrls<'a> {
         self.endpoint("pushed_authorization_request_endpoint")
     }
 
+    pub(crate) fn backchannel_authentication(self) -> Result<&'a Url, Error> {
+        self.endpoint("backchannel_authentication_endpoint")
+    }
+
     pub(crate) fn registration(self) -> Result<&'a Url, Error> {
         self.endpoint("registration_endpoint")
     }

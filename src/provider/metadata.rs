@@ -33,6 +33,7 @@ struct Inner {
     revocation_endpoint: Endpoint,
     introspection_endpoint: Endpoint,
     pushed_authorization_request_endpoint: Endpoint,
+    backchannel_authentication_endpoint: Endpoint,
     end_session_endpoint: Endpoint,
     registration_endpoint: Endpoint,
     mtls_endpoint_aliases: BTreeMap<String, Url>,
@@ -47,6 +48,9 @@ struct Inner {
     code_challenge_methods_supported: Vec<String>,
     request_object_signing_alg_values_supported: Vec<String>,
     authorization_signing_alg_values_supported: Vec<String>,
+    backchannel_token_delivery_modes_supported: Vec<String>,
+    backchannel_authentication_request_signing_alg_values_supported: Vec<String>,
+    backchannel_user_code_parameter_supported: bool,
     scopes_supported: Vec<String>,
     acr_values_supported: Vec<String>,
     claims_supported: Vec<String>,
@@ -105,6 +109,8 @@ accessors! {
     introspection_endpoint: optional_url;
     /// Pushed authorization requests (RFC 9126).
     pushed_authorization_request_endpoint: optional_url;
+    /// Authentication of a user whom the client names (CIBA §4).
+    backchannel_authentication_endpoint: optional_url;
     /// Logout (OpenID Connect RP-Initiated Logout 1.0).
     end_session_endpoint: optional_url;
     /// Dynamic client registration (RFC 7591).
@@ -129,6 +135,12 @@ accessors! {
     request_object_signing_alg_values_supported: texts;
     /// Algorithms of authorization responses as JWTs (JARM §4); empty if the OP lists none.
     authorization_signing_alg_values_supported: texts;
+    /// Token delivery modes of CIBA (§4): `poll`, `ping` and `push`; empty if the OP lists none.
+    backchannel_token_delivery_modes_supported: texts;
+    /// Algorithms of signed backchannel authentication requests (CIBA §4); empty if the OP accepts none.
+    backchannel_authentication_request_signing_alg_values_supported: texts;
+    /// Whether backchannel authentication requests may have a `user_code` (CIBA §4).
+    backchannel_user_code_parameter_supported: flag;
     /// Scopes that the OP lists.
     scopes_supported: texts;
     /// Authentication context classes.
@@ -189,6 +201,7 @@ impl ProviderMetadata {
             "revocation_endpoint" => &inner.revocation_endpoint,
             "introspection_endpoint" => &inner.introspection_endpoint,
             "pushed_authorization_request_endpoint" => &inner.pushed_authorization_request_endpoint,
+            "backchannel_authentication_endpoint" => &inner.backchannel_authentication_endpoint,
             "registration_endpoint" => &inner.registration_endpoint,
             _ => &Ok(None),
         };
@@ -252,6 +265,7 @@ impl ProviderMetadata {
             revocation_endpoint: read.endpoint("revocation_endpoint"),
             introspection_endpoint: read.endpoint("introspection_endpoint"),
             pushed_authorization_request_endpoint: read.endpoint("pushed_authorization_request_endpoint"),
+            backchannel_authentication_endpoint: read.endpoint("backchannel_authentication_endpoint"),
             end_session_endpoint: read.endpoint("end_session_endpoint"),
             registration_endpoint: read.endpoint("registration_endpoint"),
             mtls_endpoint_aliases,
@@ -268,6 +282,13 @@ impl ProviderMetadata {
             code_challenge_methods_supported: read.texts("code_challenge_methods_supported", &[]),
             request_object_signing_alg_values_supported: read.texts("request_object_signing_alg_values_supported", &[]),
             authorization_signing_alg_values_supported: read.texts("authorization_signing_alg_values_supported", &[]),
+            backchannel_token_delivery_modes_supported: read.texts("backchannel_token_delivery_modes_supported", &[]),
+            backchannel_authentication_request_signing_alg_values_supported: read
+                .texts("backchannel_authentication_request_signing_alg_values_supported", &[]),
+            backchannel_user_code_parameter_supported: read
+                .flag("backchannel_user_code_parameter_supported")
+                .or_ignored()
+                .unwrap_or(false),
             scopes_supported: read.texts("scopes_supported", &[]),
             acr_values_supported: read.texts("acr_values_supported", &[]),
             claims_supported: read.texts("claims_supported", &[]),
@@ -421,6 +442,7 @@ fn alias(name: &str) -> &'static str {
         "revocation_endpoint" => "mtls_endpoint_aliases.revocation_endpoint",
         "introspection_endpoint" => "mtls_endpoint_aliases.introspection_endpoint",
         "pushed_authorization_request_endpoint" => "mtls_endpoint_aliases.pushed_authorization_request_endpoint",
+        "backchannel_authentication_endpoint" => "mtls_endpoint_aliases.backchannel_authentication_endpoint",
         _ => "mtls_endpoint_aliases",
     }
 }

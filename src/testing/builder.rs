@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use url::Url;
 
+use super::backchannel::BackchannelSettings;
 use super::certificate::ClientAuthority;
 use super::client::{TestClient, TestUser};
 use super::dialect::Dialects;
@@ -74,8 +75,9 @@ impl TestProviderBuilder {
             clock_offset: 0,
             settings: Settings {
                 issuer: String::new(),
-                dialects: Dialects { openid: true, ietf: false },
+                dialects: Dialects { openid: true, ietf: false, ciba: false },
                 ietf: IetfSettings::default(),
+                backchannel: BackchannelSettings::default(),
                 edit_metadata: Vec::new(),
                 interval: Some(Duration::from_secs(5)),
                 expires_in: Some(Duration::from_secs(21 * 86_400)),

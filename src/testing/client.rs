@@ -36,6 +36,8 @@ pub struct TestClient {
     pub(super) authorization_response_encryption: Option<Encryption>,
     pub(super) requires_signed: bool,
     pub(super) request_object_encryption: Option<Encryption>,
+    pub(super) is_pinged: bool,
+    pub(super) signs_backchannel_requests: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +142,8 @@ impl TestClient {
             authorization_response_encryption: None,
             requires_signed: false,
             request_object_encryption: None,
+            is_pinged: false,
+            signs_backchannel_requests: false,
         }
     }
 
@@ -273,6 +277,20 @@ impl TestClient {
     /// Panics for unsupported algorithms.
     pub fn encrypted_request_object(mut self, alg: &str, enc: &str) -> Self {
         self.request_object_encryption = Some(Encryption::new(alg, enc));
+        self
+    }
+
+    /// Registers the client for the ping mode of CIBA (`backchannel_token_delivery_mode`), instead of poll mode. Pings go
+    /// to its [`notification_endpoint`](Self::notification_endpoint).
+    pub fn ping_mode(mut self) -> Self {
+        self.is_pinged = true;
+        self
+    }
+
+    /// Refuses this client's backchannel authentication requests unless they are signed with a key of its
+    /// `private_key_jwt` or its [`jwks`](Self::jwks) (`backchannel_authentication_request_signing_alg`, CIBA §4).
+    pub fn require_signed_backchannel_requests(mut self) -> Self {
+        self.signs_backchannel_requests = true;
         self
     }
 

@@ -1,5 +1,7 @@
 //! Processes: their start, and the answers that defer a token request (IETF draft).
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::client::{TestClient, TestUser};
@@ -60,6 +62,18 @@ impl Handler<'_> {
         key: Option<&str>,
         notification_token: Option<&str>,
     ) -> String {
+        self.start_waiting_for(process, dialect, key, notification_token, self.op.settings.expires_in)
+    }
+
+    /// The same with another lifetime than the provider's.
+    pub(super) fn start_waiting_for(
+        &mut self,
+        process: usize,
+        dialect: Dialect,
+        key: Option<&str>,
+        notification_token: Option<&str>,
+        lifetime: Option<Duration>,
+    ) -> String {
         if let Some(key) = key
             && !self.op.settings.allows_key_reuse
             && self.state.used_keys.contains(key)
@@ -67,7 +81,11 @@ impl Handler<'_> {
             self.violate(RequestRule::DpopKeyReused, "");
         }
         let now = self.op.clock.monotonic();
-        let identifier = self.op.opaque(Opaque::Text);
+        let identifier = match dialect {
+            Dialect::OpenId | Dialect::Ietf => self.op.opaque(Opaque::Text),
+            // CIBA §7.3: letters, digits, `.`, `-` and `_`.
+            Dialect::Ciba => self.op.token(),
+        };
         self.state.by_identifier.insert(identifier.clone(), process);
         self.state.used_keys.extend(key.map(str::to_owned));
         let record = &mut self.state.processes[process];
@@ -77,7 +95,7 @@ impl Handler<'_> {
         record.notification_token = notification_token.map(str::to_owned);
         record.exchanged_at = now;
         record.pace.last_answer = now;
-        record.deadline = self.op.settings.expires_in.map(|lifetime| now + lifetime);
+        record.deadline = lifetime.map(|lifetime| now + lifetime);
         if record.decision.is_some() {
             self.state.due_pings.push(process);
         } else if let When::Time(_) = record.policy.when {

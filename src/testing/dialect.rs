@@ -1,10 +1,13 @@
-//! The two drafts that the provider speaks, and the names that they use.
+//! The protocols that the provider speaks, and the names that they use.
 
 /// The grant type of polls in the OpenID draft, and of its exchange.
 pub(super) const OPENID_GRANT: &str = "urn:openid:params:grant-type:deferred";
 
 /// The grant type of polls in the IETF draft.
 pub(super) const IETF_GRANT: &str = "urn:ietf:params:oauth:grant-type:deferred";
+
+/// The grant type of polls in CIBA (§10.1).
+pub(super) const CIBA_GRANT: &str = "urn:openid:params:grant-type:ciba";
 
 /// RFC 8693 §2.1.
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -16,7 +19,7 @@ pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer
 pub(super) const COMPLETION_MODE: &str = "completion_mode";
 pub(super) const DEFERRED: &str = "deferred";
 
-/// IETF DTR §Client Opt-In Signaling: the bearer token for callbacks.
+/// IETF DTR §Client Opt-In Signaling; CIBA §7.1: the bearer token for callbacks.
 pub(super) const NOTIFICATION_TOKEN: &str = "client_notification_token";
 
 /// IETF DTR §Cancellation: the hint for the revocation of a deferral code.
@@ -33,21 +36,24 @@ pub(super) const INTERACTION_REQUIRED: &str = "interaction_required";
 pub(super) const INTERACTION_PENDING: &str = "interaction_pending";
 pub(super) const INTERACTION_URI: &str = "interaction_uri";
 
-/// The draft that a process follows.
+/// The protocol that a process follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// OpenID Connect Deferred Token Response Flow.
     OpenId,
     /// OAuth 2.0 Deferred Token Response.
     Ietf,
+    /// Client-Initiated Backchannel Authentication.
+    Ciba,
 }
 
 impl Dialect {
-    /// The draft whose polls have this grant type.
+    /// The protocol whose polls have this grant type.
     pub(super) fn of_grant(grant_type: &str) -> Option<Self> {
         match grant_type {
             OPENID_GRANT => Some(Self::OpenId),
             IETF_GRANT => Some(Self::Ietf),
+            CIBA_GRANT => Some(Self::Ciba),
             _ => None,
         }
     }
@@ -57,15 +63,17 @@ impl Dialect {
         match self {
             Self::OpenId => "deferred_auth_id",
             Self::Ietf => "deferral_code",
+            Self::Ciba => "auth_req_id",
         }
     }
 }
 
-/// The drafts that a provider speaks; at least one.
+/// The protocols that a provider speaks; at least one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dialects {
     pub(super) openid: bool,
     pub(super) ietf: bool,
+    pub(super) ciba: bool,
 }
 
 impl Dialects {
@@ -81,6 +89,7 @@ impl Dialects {
         let ietf: &[_] = if self.ietf { &IETF_GRANTS } else { &[] };
         let mut grants = openid.to_vec();
         grants.extend(ietf.iter().filter(|grant| !openid.contains(grant)));
+        grants.extend(self.ciba.then_some(CIBA_GRANT));
         grants
     }
 }

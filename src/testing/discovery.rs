@@ -59,6 +59,7 @@ impl Handler<'_> {
         self.add_optional(&mut document);
         let Value::Object(members) = &mut document else { unreachable!("the document is an object") };
         self.ietf_metadata(members);
+        self.backchannel_metadata(members);
         for editor in &op.settings.edit_metadata {
             (editor.0)(members);
         }
@@ -97,6 +98,9 @@ impl Handler<'_> {
                 "introspection_endpoint": alias("/introspect"),
                 "pushed_authorization_request_endpoint": alias("/par"),
             });
+            if op.settings.dialects.ciba {
+                document["mtls_endpoint_aliases"]["backchannel_authentication_endpoint"] = alias("/bc-authorize");
+            }
             if op.settings.registration.is_offered() {
                 document["mtls_endpoint_aliases"]["registration_endpoint"] = alias("/register");
             }

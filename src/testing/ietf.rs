@@ -28,13 +28,13 @@ impl TestProviderBuilder {
     /// # }
     /// ```
     pub fn ietf(mut self) -> Self {
-        self.settings.dialects = Dialects { openid: false, ietf: true };
+        self.settings.dialects = Dialects { openid: false, ietf: true, ..self.settings.dialects };
         self
     }
 
     /// Speaks both drafts. The client chooses with its requests.
     pub fn both_dialects(mut self) -> Self {
-        self.settings.dialects = Dialects { openid: true, ietf: true };
+        self.settings.dialects = Dialects { openid: true, ietf: true, ..self.settings.dialects };
         self
     }
 

@@ -74,6 +74,7 @@ fn member_of(endpoint: Endpoint) -> Option<&'static str> {
     Some(match endpoint {
         endpoint if endpoint.is_token() => "token_endpoint",
         Endpoint::PushedAuthorization => "pushed_authorization_request_endpoint",
+        Endpoint::BackchannelAuthentication => "backchannel_authentication_endpoint",
         Endpoint::Revocation => "revocation_endpoint",
         Endpoint::UserInfo => "userinfo_endpoint",
         _ => return None,

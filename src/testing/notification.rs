@@ -94,12 +94,15 @@ enum Notification {
 }
 
 impl Process {
-    /// IETF DTR §Callback Notification: never after the expiry, and not before the deferred response was written.
+    /// IETF DTR §Callback Notification: never after the expiry, and not before the deferred response was written. CIBA
+    /// §10.2: only in ping mode, in which the client has sent a token.
     fn notification(&self, now: Duration) -> Notification {
         match self.dialect {
-            Dialect::Ietf if self.has_expired(now) => Notification::Never,
-            Dialect::Ietf if !self.is_announced => Notification::Later,
-            _ => Notification::Now,
+            Dialect::OpenId => Notification::Now,
+            Dialect::Ciba if self.notification_token.is_none() => Notification::Never,
+            Dialect::Ietf | Dialect::Ciba if self.has_expired(now) => Notification::Never,
+            Dialect::Ietf | Dialect::Ciba if !self.is_announced => Notification::Later,
+            Dialect::Ietf | Dialect::Ciba => Notification::Now,
         }
     }
 }

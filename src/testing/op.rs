@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use url::Url;
 
 use super::certificate::ClientAuthority;
-use super::dialect::{IETF_GRANT, JWT_BEARER, OPENID_GRANT, TOKEN_EXCHANGE};
+use super::dialect::{CIBA_GRANT, IETF_GRANT, JWT_BEARER, OPENID_GRANT, TOKEN_EXCHANGE};
 use super::fault::Action;
 use super::ping::PingHook;
 use super::process::Decision;
@@ -142,6 +142,7 @@ impl Op {
             "/revoke" => Endpoint::Revocation,
             "/introspect" => Endpoint::Introspection,
             "/par" => Endpoint::PushedAuthorization,
+            "/bc-authorize" if self.settings.dialects.ciba => Endpoint::BackchannelAuthentication,
             "/register" if self.settings.registration.is_offered() => Endpoint::Registration,
             path if path.starts_with("/register/") && self.settings.registration.is_offered() => {
                 Endpoint::ClientConfiguration
@@ -160,6 +161,7 @@ impl Op {
                 None => Endpoint::Poll,
             },
             Some(IETF_GRANT) if dialects.ietf => Endpoint::Poll,
+            Some(CIBA_GRANT) if dialects.ciba => Endpoint::Poll,
             Some("authorization_code") => Endpoint::Code,
             Some("refresh_token") => Endpoint::Refresh,
             Some("client_credentials") if dialects.ietf => Endpoint::ClientCredentials,
@@ -420,6 +422,7 @@ impl Handler<'_> {
             Endpoint::Authorization => self.authorization(),
             endpoint if endpoint.is_token() => self.token(),
             Endpoint::PushedAuthorization => self.push(),
+            Endpoint::BackchannelAuthentication => self.backchannel_authentication(),
             Endpoint::Cancellation => self.cancellation(),
             Endpoint::UserInfo => self.userinfo(),
             Endpoint::Resource => self.resource(),

@@ -23,7 +23,7 @@ pub(super) struct Process {
     pub(super) interim_claims: Map<String, Value>,
     /// `None` for a grant without a browser.
     pub(super) code: Option<Code>,
-    /// The `deferred_auth_id` or `deferral_code`.
+    /// The `deferred_auth_id`, `deferral_code` or `auth_req_id`.
     pub(super) identifier: Option<String>,
     /// The thumbprint of the key that signed the proof of the exchange.
     pub(super) key: Option<String>,
@@ -54,6 +54,15 @@ pub(super) enum Grant {
     ClientCredentials,
     TokenExchange,
     JwtBearer,
+    /// A user whom the client named (CIBA).
+    Backchannel,
+}
+
+impl Grant {
+    /// Whether a user signs in.
+    pub(super) fn signs_in(self) -> bool {
+        matches!(self, Self::Code | Self::Backchannel)
+    }
 }
 
 /// What the user has to do before the decision (IETF DTR §Token Endpoint — Polling).

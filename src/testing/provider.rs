@@ -149,7 +149,8 @@ impl TestProvider {
         self.op.state().decisions = policy;
     }
 
-    /// The sign-in with this `deferred_auth_id`, or the process with this `deferral_code` (IETF dialect).
+    /// The sign-in with this `deferred_auth_id`, or the process with this `deferral_code` (IETF dialect) or `auth_req_id`
+    /// (CIBA).
     ///
     /// # Panics
     ///
@@ -296,6 +297,11 @@ impl TestProcess {
         self.identifier(Dialect::Ietf)
     }
 
+    /// Its `auth_req_id` (CIBA).
+    pub fn auth_req_id(&self) -> Option<String> {
+        self.identifier(Dialect::Ciba)
+    }
+
     fn identifier(&self, dialect: Dialect) -> Option<String> {
         self.with(|process| process.identifier.clone().filter(|_| process.dialect == dialect))
     }
@@ -305,12 +311,14 @@ impl TestProcess {
         self.with(|process| process.client_id.clone())
     }
 
-    /// A parameter of the authorization request, or of the token request of a grant without a browser.
+    /// A parameter of the authorization request, of the token request of a grant without a browser, or of the backchannel
+    /// authentication request.
     pub fn authorization_parameter(&self, name: &str) -> Option<String> {
         self.with(|process| process.request.get(name).map(str::to_owned))
     }
 
-    /// The `deferred_notification_token` of the exchange, or the `client_notification_token` of the IETF dialect.
+    /// The `deferred_notification_token` of the exchange, or the `client_notification_token` of the IETF dialect and of
+    /// CIBA.
     pub fn notification_token(&self) -> Option<String> {
         self.with(|process| process.notification_token.clone())
     }

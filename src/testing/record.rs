@@ -24,7 +24,8 @@ pub enum Endpoint {
     Token,
     /// A Deferred Code Exchange Request.
     Exchange,
-    /// A Token Request with a `deferred_auth_id`, or with a `deferral_code` in the IETF dialect.
+    /// A Token Request with a `deferred_auth_id`, with a `deferral_code` in the IETF dialect, or with an `auth_req_id` in
+    /// CIBA.
     Poll,
     /// A Token Request with an ordinary `code`. In the IETF dialect it may be deferred.
     Code,
@@ -48,6 +49,8 @@ pub enum Endpoint {
     Introspection,
     /// The pushed authorization request endpoint (RFC 9126).
     PushedAuthorization,
+    /// The backchannel authentication endpoint (CIBA).
+    BackchannelAuthentication,
     /// The client registration endpoint (RFC 7591).
     Registration,
     /// The configuration endpoint of a client that registered itself (RFC 7592).
@@ -90,6 +93,7 @@ impl fmt::Display for Endpoint {
             Self::Revocation => "revocation",
             Self::Introspection => "introspection",
             Self::PushedAuthorization => "pushed authorization request",
+            Self::BackchannelAuthentication => "backchannel authentication",
             Self::Registration => "registration",
             Self::ClientConfiguration => "client configuration",
             Self::Interaction => "interaction",
@@ -251,10 +255,10 @@ rules! {
     UnknownRequestUri = "the `request_uri` is unknown, was used before, has expired or belongs to another client", "RFC 9126 §4";
     ParameterBesideRequestUri = "the authorization request has more than `client_id` and `request_uri`", "RFC 9126 §4";
 
-    NotSigned = "the authorization request is not signed, although the client must sign it", "RFC 9101 §10.5";
+    NotSigned = "the authorization or backchannel authentication request is not signed, although the client must sign it", "RFC 9101 §10.5; CIBA §7.1.1";
     RequestObjectInvalid = "the request object is invalid", "RFC 9101 §6; FAPI 2.0 Message Signing §5.3.1";
     RequestObjectReplayed = "the request object's `jti` was used before", "RFC 7519 §4.1.7";
-    ParameterBesideRequest = "the authorization request has more than `client_id` and `request`", "RFC 9101 §5; RFC 9126 §3";
+    ParameterBesideRequest = "the request has parameters beside the request object and the client's authentication", "RFC 9101 §5; RFC 9126 §3; CIBA §7.1.1";
 
     UnknownCode = "the code was never issued", "DTR §Deferred Code Exchange Request Validation";
     CodeReplayed = "the code was used before", "DTR §Deferred Code Exchange Request Validation";
@@ -272,10 +276,14 @@ rules! {
     UnknownDeferralCode = "the `deferral_code` was never issued", "IETF DTR §Token Endpoint — Polling";
     CodeRevocationUnlisted = "a deferral code was revoked, and the metadata does not list its type", "IETF DTR §Cancellation";
     UnknownInteraction = "the interaction URI was never issued", "IETF DTR §Token Endpoint — Deferred Response";
-    ClientNotConfidential = "a client that does not authenticate asks for a token for itself", "RFC 6749 §4.4";
+    ClientNotConfidential = "a client that does not authenticate asks for a token for itself, or names a user", "RFC 6749 §4.4; CIBA §7";
     SubjectTokenInvalid = "the subject token or actor token is unknown, or of another type", "RFC 8693 §2.1";
     GrantAssertionInvalid = "the JWT that is the grant is invalid", "RFC 7523 §3";
     GrantAssertionReplayed = "the `jti` of the JWT that is the grant was used before", "RFC 7523 §3";
+
+    NotOneHint = "the backchannel authentication request has no hint or several", "CIBA §7.1";
+    ClientNotificationToken = "the `client_notification_token` is no bearer token of 128 bits or more, or the client is in poll mode", "CIBA §7.1";
+    UnknownAuthReqId = "the `auth_req_id` was never issued", "CIBA §11";
 
     UnknownRefreshToken = "the refresh token is unknown or revoked", "RFC 6749 §6";
     RefreshTokenReplayed = "the refresh token was used before, and has been replaced", "RFC 9700 §4.14.2";

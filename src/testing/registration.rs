@@ -282,7 +282,11 @@ impl Handler<'_> {
         client.authentication = registered_authentication(registered)?;
         let uris = metadata.get("redirect_uris").and_then(Value::as_array).into_iter().flatten();
         client.redirect_uris = uris.filter_map(Value::as_str).map(str::to_owned).collect();
-        client.notification_endpoint = text("deferred_client_notification_endpoint").and_then(|url| url.parse().ok());
+        let notification =
+            text("deferred_client_notification_endpoint").or(text("backchannel_client_notification_endpoint"));
+        client.notification_endpoint = notification.and_then(|url| url.parse().ok());
+        client.is_pinged = text("backchannel_token_delivery_mode") == Some("ping");
+        client.signs_backchannel_requests = text("backchannel_authentication_request_signing_alg").is_some();
         client.id_token_algorithm = match text("id_token_signed_response_alg") {
             None => Algorithm::RS256,
             Some(name) => signature(name).ok_or_else(|| unsupported("the signature is not supported"))?,
@@ -421,8 +425,10 @@ fn check(metadata: &Map<String, Value>) -> Result<(), Rejection> {
         }
     };
     let redirect_uris = texts("redirect_uris", "");
+    // CIBA §4: a client without response types has no use for them.
+    let has_browser = !texts("response_types", "code").is_empty();
     let is_uri = |uri: &String| Url::parse(uri).is_ok_and(|url| url.fragment().is_none());
-    if redirect_uris.is_empty() || !redirect_uris.iter().all(is_uri) {
+    if has_browser && (redirect_uris.is_empty() || !redirect_uris.iter().all(is_uri)) {
         let rule = RequestRule::ClientMetadata;
         return Err(Rejection::bad("invalid_redirect_uri", rule, "`redirect_uris` is missing or has what is no URI"));
     }
@@ -436,12 +442,20 @@ fn check(metadata: &Map<String, Value>) -> Result<(), Rejection> {
     if keys.into_iter().flatten().any(keys::is_private) {
         return Err(invalid("`jwks` has a private key"));
     }
-    // DTR §Client Registration Metadata: "It MUST be an HTTPS URL."
-    let notification = metadata.get("deferred_client_notification_endpoint");
+    // DTR §Client Registration Metadata: "It MUST be an HTTPS URL." CIBA §4 requires the same.
+    let notification = metadata
+        .get("deferred_client_notification_endpoint")
+        .or(metadata.get("backchannel_client_notification_endpoint"));
     let is_https =
         |url: &Value| url.as_str().and_then(|url| Url::parse(url).ok()).is_some_and(|url| url.scheme() == "https");
     if notification.is_some_and(|url| !is_https(url)) {
-        return Err(invalid("`deferred_client_notification_endpoint` is no HTTPS URL"));
+        return Err(invalid("the notification endpoint is no HTTPS URL"));
+    }
+    match text("backchannel_token_delivery_mode") {
+        None | Some("poll") => {}
+        Some("ping") if notification.is_some() => {}
+        Some("ping") => return Err(invalid("ping mode without `backchannel_client_notification_endpoint`")),
+        Some(_) => return Err(unsupported("the modes of CIBA are `poll` and `ping`")),
     }
     if text("token_endpoint_auth_method").is_some_and(|method| !METHODS.contains(&method)) {
         return Err(invalid("`token_endpoint_auth_method`"));

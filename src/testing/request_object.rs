@@ -15,6 +15,32 @@ const LONGEST_LIFE: Duration = Duration::from_secs(3600);
 /// FAPI 2.0 Security Profile §5.3.2: a time this far in the future is still accepted.
 const CLOCK_SKEW: Duration = Duration::from_secs(10);
 
+/// What a request object contains.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Signed {
+    AuthorizationRequest,
+    /// CIBA §7.1.1.
+    BackchannelRequest,
+}
+
+impl Signed {
+    /// The member of the metadata with the algorithms.
+    pub(super) fn algorithms(self) -> &'static str {
+        match self {
+            Self::AuthorizationRequest => "request_object_signing_alg_values_supported",
+            Self::BackchannelRequest => "backchannel_authentication_request_signing_alg_values_supported",
+        }
+    }
+
+    /// The claims that have the client identifier.
+    fn issuers(self) -> &'static [&'static str] {
+        match self {
+            Self::AuthorizationRequest => &["iss", "client_id"],
+            Self::BackchannelRequest => &["iss"],
+        }
+    }
+}
+
 impl Handler<'_> {
     /// The parameters of an authorization request. If it has a request object, only those in it count. `outside` are
     /// those that may be next to it.
@@ -24,7 +50,7 @@ impl Handler<'_> {
         let Some(client) = self.state.clients.get(client_id).cloned() else {
             return Err(Rejection::bad("invalid_request", RequestRule::UnknownClient, client_id));
         };
-        let parameters = self.verified_request(&client, object)?;
+        let parameters = self.verified_request(&client, object, Signed::AuthorizationRequest)?;
         if request
             .0
             .iter()
@@ -52,11 +78,16 @@ impl Handler<'_> {
     }
 
     /// RFC 9101 §6, with the additional requirements of FAPI 2.0 Message Signing §5.3.1.
-    fn verified_request(&mut self, client: &TestClient, object: &str) -> Result<Parameters, Rejection> {
+    pub(super) fn verified_request(
+        &mut self,
+        client: &TestClient,
+        object: &str,
+        signed: Signed,
+    ) -> Result<Parameters, Rejection> {
         let decrypted;
-        let object = match &client.request_object_encryption {
-            None => object,
-            Some(encryption) => {
+        let object = match (&client.request_object_encryption, signed) {
+            (None, _) | (_, Signed::BackchannelRequest) => object,
+            (Some(encryption), Signed::AuthorizationRequest) => {
                 let keys = self.state.decryption_keys();
                 decrypted = keys.decrypt(object, &encryption.alg, &encryption.enc).map_err(invalid)?;
                 &decrypted
@@ -70,14 +101,14 @@ impl Handler<'_> {
         if !self.op.settings.allows(algorithm) {
             return Err(Rejection::bad("invalid_request_object", RequestRule::FapiAlgorithm, "request object"));
         }
-        if !self.lists("request_object_signing_alg_values_supported", algorithm) {
+        if !self.lists(signed.algorithms(), algorithm) {
             return Err(invalid("`alg` is none of those advertised"));
         }
         if !client.signature_keys().any(|key| jwt.verifies(key)) {
             return Err(invalid("the signature does not verify with a key of the client"));
         }
-        for claim in ["iss", "client_id"] {
-            if jwt.claim(claim) != Some(&client.id) {
+        for claim in signed.issuers() {
+            if jwt.claim(claim) != Some(client.id.as_str()) {
                 return Err(invalid(&format!("`{claim}` is not `{}`", client.id)));
             }
         }

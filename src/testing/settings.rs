@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::backchannel::BackchannelSettings;
 use super::client::TestClient;
 use super::dialect::Dialects;
 use super::editor::Editor;
@@ -14,6 +15,7 @@ pub(super) struct Settings {
     pub(super) issuer: String,
     pub(super) dialects: Dialects,
     pub(super) ietf: IetfSettings,
+    pub(super) backchannel: BackchannelSettings,
     pub(super) edit_metadata: Vec<Editor<Map<String, Value>>>,
     pub(super) interval: Option<Duration>,
     pub(super) expires_in: Option<Duration>,

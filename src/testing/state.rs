@@ -25,12 +25,14 @@ pub(super) struct State {
     pub(super) processes: Vec<Process>,
     pub(super) pushed: BTreeMap<String, PushedRequest>,
     pub(super) by_code: BTreeMap<String, usize>,
-    /// By `deferred_auth_id` or `deferral_code`.
+    /// By `deferred_auth_id`, `deferral_code` or `auth_req_id`.
     pub(super) by_identifier: BTreeMap<String, usize>,
     /// By every `interaction_uri` that was issued.
     pub(super) by_interaction: BTreeMap<String, usize>,
     /// The subject tokens of token exchanges, and the subjects.
     pub(super) subject_tokens: BTreeMap<String, String>,
+    /// The `login_hint_token`s that were issued, and when they expire.
+    pub(super) hint_tokens: BTreeMap<String, Duration>,
     /// The deferred responses that are being made, by the number of the request, and their processes.
     pub(super) unannounced: BTreeMap<usize, usize>,
     /// The processes whose deferred responses were made, and are about to be written.

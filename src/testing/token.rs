@@ -221,12 +221,13 @@ impl Handler<'_> {
         let (early, unknown) = match dialect {
             Dialect::OpenId => (self.early_token(form)?, RequestRule::UnknownDeferredAuthId),
             Dialect::Ietf => (None, RequestRule::UnknownDeferralCode),
+            Dialect::Ciba => (None, RequestRule::UnknownAuthReqId),
         };
         let client = match &early {
             Some((_, client)) => client.clone(),
             None => self.client(form)?,
         };
-        if dialect == Dialect::Ietf {
+        if dialect != Dialect::OpenId {
             self.check_poll_parameters(form);
         }
         form.required(dialect.identifier())?;
@@ -240,6 +241,11 @@ impl Handler<'_> {
         let bound = record.key.clone();
         match early {
             Some(_) => {}
+            None if dialect == Dialect::Ciba => {
+                let need = self.op.settings.proof_need(&client);
+                let key = self.grant_proof(need, bound.as_deref())?;
+                self.bind(process, key.filter(|_| bound.is_none()));
+            }
             None => drop(self.grant_proof(ProofNeed::IfBound, bound.as_deref())?),
         }
         self.check_certificate_of(process)?;
@@ -317,7 +323,7 @@ impl Handler<'_> {
         });
         let record = &self.state.processes[process];
         let grant = record.grant;
-        if grant == Grant::Code && has_openid(&record.request) {
+        if grant.signs_in() && has_openid(&record.request) {
             response["id_token"] = json!(self.id_token(process, client, Some(&access_token)));
         }
         if grant == Grant::TokenExchange {
@@ -331,7 +337,7 @@ impl Handler<'_> {
             response["authorization_details"] = serde_json::from_str(details).unwrap_or_default();
         }
         let keeps_the_old = self.endpoint == Endpoint::Refresh && !self.op.settings.rotates_refresh_tokens;
-        if self.op.settings.refresh_tokens && !keeps_the_old && grant == Grant::Code {
+        if self.op.settings.refresh_tokens && !keeps_the_old && grant.signs_in() {
             let token = self.op.opaque(Opaque::Text);
             // RFC 9449 §5: refresh tokens of public clients are bound to the key, those of others to the client.
             let key = key.filter(|_| client.is_public()).map(str::to_owned);

@@ -6,6 +6,7 @@ mod troubled;
 mod alerts;
 mod axum;
 mod cancellation;
+mod ciba;
 mod clients;
 mod clock_jumps;
 mod crashes;

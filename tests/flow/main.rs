@@ -5,6 +5,7 @@ mod support;
 mod addresses;
 mod algorithm_migration;
 mod authorization;
+mod ciba;
 mod client_authentication;
 mod code_flow;
 mod dead_connections;

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::metadata::{ClientMetadata, DEFAULT_METHOD};
 use super::request::SUBJECTS;
+use crate::client::backchannel::DeliveryMode;
 use crate::client::setting::{check_redirect_uri, setting};
 use crate::dialect::{Dialect, ResponseType};
 use crate::error::{Error, Misuse};
@@ -32,6 +33,7 @@ impl super::RegistrationRequest {
         redirect_uris(metadata)?;
         urls(metadata)?;
         grants(metadata)?;
+        backchannel(metadata)?;
         keys(metadata)?;
         authentication(metadata)?;
         encryption(metadata)?;
@@ -48,7 +50,7 @@ impl super::RegistrationRequest {
 }
 
 fn redirect_uris(metadata: &ClientMetadata) -> Result<(), Error> {
-    if metadata.redirect_uris().is_empty() {
+    if metadata.redirect_uris().is_empty() && !is_without_browser(metadata) {
         return Err(setting("redirect_uri", "there is none; register at least one"));
     }
     metadata.redirect_uris().into_iter().try_for_each(check_redirect_uri)
@@ -57,7 +59,13 @@ fn redirect_uris(metadata: &ClientMetadata) -> Result<(), Error> {
 fn urls(metadata: &ClientMetadata) -> Result<(), Error> {
     // DTR §Client Registration Metadata: "It MUST be an HTTPS URL." OpenID Connect Dynamic Client Registration 1.0 §2
     // requires the same of the others.
-    for name in ["deferred_client_notification_endpoint", "jwks_uri", "sector_identifier_uri", "initiate_login_uri"] {
+    for name in [
+        "deferred_client_notification_endpoint",
+        "backchannel_client_notification_endpoint",
+        "jwks_uri",
+        "sector_identifier_uri",
+        "initiate_login_uri",
+    ] {
         let Some(value) = metadata.get(name) else { continue };
         if !url(value).is_some_and(|url| url.scheme() == "https" && url.fragment().is_none() && is_anonymous(&url)) {
             return Err(setting(name, "it must be an absolute `https:` URL, without a user name and a fragment"));
@@ -74,7 +82,7 @@ fn urls(metadata: &ClientMetadata) -> Result<(), Error> {
 
 /// RFC 7591 §2.1: an OP "SHOULD take steps to ensure that a client cannot register itself into an inconsistent state".
 fn grants(metadata: &ClientMetadata) -> Result<(), Error> {
-    if metadata.response_types().is_empty() {
+    if metadata.response_types().is_empty() && !is_without_browser(metadata) {
         return Err(setting("response_types", "there is none; register at least one"));
     }
     let grants = metadata.grant_types();
@@ -85,6 +93,27 @@ fn grants(metadata: &ClientMetadata) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether no user comes back through a browser: the only purpose is backchannel authentication.
+fn is_without_browser(metadata: &ClientMetadata) -> bool {
+    metadata.is_for_backchannel() && metadata.response_types().is_empty()
+}
+
+/// CIBA §4.
+fn backchannel(metadata: &ClientMetadata) -> Result<(), Error> {
+    match metadata.backchannel_token_delivery_mode() {
+        Some(mode) if mode == DeliveryMode::Push.as_str() => {
+            Err(setting("backchannel_token_delivery_mode", "push mode is not supported; request `poll` or `ping`"))
+        }
+        // "REQUIRED if the token delivery mode is set to ping or push."
+        Some(mode)
+            if mode == DeliveryMode::Ping.as_str() && metadata.backchannel_client_notification_endpoint().is_none() =>
+        {
+            Err(setting("backchannel_client_notification_endpoint", "ping mode needs it (CIBA §4)"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn keys(metadata: &ClientMetadata) -> Result<(), Error> {

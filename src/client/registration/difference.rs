@@ -83,7 +83,7 @@ impl fmt::Debug for RegistrationDifference {
 }
 
 /// The members that an OP may set without a request, so that the client has to act accordingly.
-const DEMANDS: [&str; 12] = [
+const DEMANDS: [&str; 13] = [
     "token_endpoint_auth_method",
     "id_token_signed_response_alg",
     "id_token_encrypted_response_alg",
@@ -96,6 +96,7 @@ const DEMANDS: [&str; 12] = [
     "require_pushed_authorization_requests",
     "require_signed_request_object",
     "authorization_encrypted_response_alg",
+    "backchannel_authentication_request_signing_alg",
 ];
 
 /// All differences, the worst first.
@@ -213,6 +214,19 @@ fn effect(
         "id_token_encrypted_response_enc"
         | "userinfo_encrypted_response_enc"
         | "authorization_encrypted_response_enc" => content_encryption(text),
+        "backchannel_token_delivery_mode" => match text {
+            Some("push") => (Breaks, "the OP pushes tokens, which this crate does not support"),
+            Some("ping") => (Harmless, "the OP sends pings, and requests need a notification token"),
+            _ if asked.is_some_and(|asked| asked == "poll") => return None,
+            _ => (Weakens, "the OP sends no pings; only polls find the outcome"),
+        },
+        "backchannel_authentication_request_signing_alg" if asked.is_none() => {
+            (Weakens, "the OP accepts only signed backchannel authentication requests, so the client must sign them")
+        }
+        "backchannel_authentication_request_signing_alg" => match answer {
+            None => (Weakens, "the OP does not enforce signed requests, so only the client ensures them"),
+            Some(_) => (Breaks, "the client signs with another algorithm, which the OP refuses"),
+        },
         "require_signed_request_object" if asked.is_none() => {
             (Weakens, "the OP accepts only signed authorization requests, so the client must sign them")
         }
@@ -227,7 +241,9 @@ fn effect(
             None => (Weakens, "the OP does not confirm that it knows the client's keys"),
             Some(_) => (Breaks, "the OP registered other keys for the client"),
         },
-        "deferred_client_notification_endpoint" => (Weakens, "the OP sends no pings; only polls find the outcome"),
+        "deferred_client_notification_endpoint" | "backchannel_client_notification_endpoint" => {
+            (Weakens, "the OP sends no pings; only polls find the outcome")
+        }
         "subject_type" | "sector_identifier_uri" => (Weakens, "the `sub` of users is of another kind"),
         "default_max_age" | "require_auth_time" => (Weakens, "ID Tokens may not state when users authenticated"),
         "scope" => match registered.scope().is_some_and(|scopes| !scopes.contains(&"openid")) {

@@ -125,6 +125,14 @@ accessors! {
     software_version: text;
     /// The URL that Ping Callbacks are sent to (DTR §Client Registration Metadata).
     deferred_client_notification_endpoint: text;
+    /// How the OP delivers its decisions in CIBA (§4): `poll`, `ping` or `push`. OPs assume `poll`.
+    backchannel_token_delivery_mode: text;
+    /// The URL that the pings of CIBA are sent to (§4).
+    backchannel_client_notification_endpoint: text;
+    /// The algorithm of signed backchannel authentication requests (CIBA §4).
+    backchannel_authentication_request_signing_alg: algorithm;
+    /// Whether the client can send a `user_code` (CIBA §4).
+    backchannel_user_code_parameter: flag;
 }
 
 /// The default of a member that the OP does not mention (RFC 7591 §2).
@@ -188,10 +196,15 @@ impl ClientMetadata {
         &self.0
     }
 
-    /// The dialect whose grant is registered.
+    /// The dialect of sign-ins whose grant is registered.
     pub(super) fn dialect(&self) -> Option<Dialect> {
         let grants = self.grant_types();
-        Dialect::ALL.into_iter().find(|dialect| grants.contains(&dialect.protocol().grant_type()))
+        Dialect::OF_BROWSERS.into_iter().find(|dialect| grants.contains(&dialect.protocol().grant_type()))
+    }
+
+    /// Whether the registration is for backchannel authentication.
+    pub(super) fn is_for_backchannel(&self) -> bool {
+        self.grant_types().contains(&Dialect::Ciba.protocol().grant_type())
     }
 
     /// Whether this response type is registered. The order of its values does not matter.

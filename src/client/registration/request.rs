@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::metadata::ClientMetadata;
 use crate::client::algorithms::ClientAlgorithms;
+use crate::client::backchannel::DeliveryMode;
 use crate::dialect::{CODE_GRANT, Dialect, ResponseType};
 use crate::id_token::Encryption;
 use crate::jose::{DecryptionKey, Signer, SigningAlgorithm};
@@ -162,6 +163,13 @@ setters! {
     /// Notification). [`ping`](crate::ping)
     /// describes the receiver. Without this URL the OP never sends pings.
     deferred_client_notification_endpoint: text;
+    /// The HTTPS URL that the OP sends the pings of [CIBA](Dialect::Ciba) to (CIBA §4), for [`DeliveryMode::Ping`].
+    backchannel_client_notification_endpoint: text;
+    /// The algorithm of signed backchannel authentication requests (CIBA §4). The OP then refuses unsigned ones. A client
+    /// that is made from the registration signs all of them.
+    backchannel_authentication_request_signing_alg: signature;
+    /// Declares that the client can send a `user_code` (CIBA §4).
+    backchannel_user_code_parameter: flag;
 }
 
 macro_rules! for_humans {
@@ -211,6 +219,37 @@ impl RegistrationRequest {
         request.redirect_uri(redirect_uri).response_types([ResponseType::DeferredCode])
     }
 
+    /// Requests a client of [backchannel authentication](crate::Client::backchannel_authentication) (CIBA §4) without
+    /// sign-ins in a browser: it has no redirect URI and no response type. For a client that has both, add
+    /// [`backchannel_token_delivery_mode`](Self::backchannel_token_delivery_mode) to a request for sign-ins.
+    ///
+    /// ```
+    /// use openid_deferred::ciba::DeliveryMode;
+    /// use openid_deferred::registration::RegistrationRequest;
+    /// use openid_deferred::{SigningAlgorithm, SigningKey};
+    ///
+    /// # fn main() -> Result<(), openid_deferred::Error> {
+    /// let key = SigningKey::generate(SigningAlgorithm::Es256)?;
+    /// let request = RegistrationRequest::backchannel(DeliveryMode::Ping)
+    ///     .backchannel_client_notification_endpoint("https://rp.example/ciba/ping")
+    ///     .backchannel_authentication_request_signing_alg(SigningAlgorithm::Es256)
+    ///     .private_key_jwt(&key);
+    /// assert_eq!(request.metadata().grant_types(), ["urn:openid:params:grant-type:ciba"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn backchannel(mode: DeliveryMode) -> Self {
+        let request = Self::of(ClientMetadata::default());
+        let none: [&str; 0] = [];
+        request.set("response_types", texts(none)).backchannel_token_delivery_mode(mode)
+    }
+
+    /// Sets how the OP delivers its decision (`backchannel_token_delivery_mode`, CIBA §4), and adds the grant type of
+    /// CIBA. [`DeliveryMode::Push`] is refused when the request is sent.
+    pub fn backchannel_token_delivery_mode(self, mode: DeliveryMode) -> Self {
+        self.set("backchannel_token_delivery_mode", mode.as_str()).grant_type(Dialect::Ciba.protocol().grant_type())
+    }
+
     fn of(metadata: ClientMetadata) -> Self {
         Self { dialect: metadata.dialect().unwrap_or_default(), metadata, reserved: None }
     }
@@ -229,7 +268,7 @@ impl RegistrationRequest {
     /// made from the registration uses the first one.
     pub fn response_types(mut self, response_types: impl IntoIterator<Item = ResponseType>) -> Self {
         let protocol = self.dialect.protocol();
-        let [openid, ietf] = Dialect::ALL.map(|dialect| dialect.protocol().grant_type());
+        let [openid, ietf] = Dialect::OF_BROWSERS.map(|dialect| dialect.protocol().grant_type());
         let of_codes = [openid, ietf, CODE_GRANT];
         let response_types: Vec<_> = response_types.into_iter().collect();
         let needs = |grant: &str| response_types.iter().any(|kind| protocol.grant_types(*kind).contains(&grant));
@@ -241,7 +280,8 @@ impl RegistrationRequest {
         self.set("response_types", texts(names))
     }
 
-    /// Requests a client of this dialect; [`Dialect::OpenId`] unless set. It replaces the response types, so call
+    /// Requests a client whose sign-ins have this dialect; [`Dialect::OpenId`] unless set. For CIBA use
+    /// [`backchannel`](Self::backchannel). It replaces the response types, so call
     /// [`response_types`](Self::response_types) afterwards.
     ///
     /// In the [IETF dialect](Dialect::Ietf) the response type is `code`, with the grant types `authorization_code` and

@@ -5,6 +5,7 @@ use super::difference::{DifferenceEffect, METHODS};
 use super::metadata::DEFAULT_METHOD;
 use crate::client::Client;
 use crate::client::algorithms::ClientAlgorithms;
+use crate::client::backchannel::DeliveryMode;
 use crate::client::builder::ClientBuilder;
 use crate::client::identity::RegisteredMethod;
 use crate::dialect::{Dialect, ResponseType};
@@ -62,6 +63,15 @@ impl Registration {
         let redirect_uri = requested.iter().find(|uri| registered.contains(uri)).or(requested.first());
         if let Some(redirect_uri) = redirect_uri.or(registered.first()) {
             builder = builder.redirect_uri(*redirect_uri);
+        } else if metadata.is_for_backchannel() {
+            builder = builder.without_redirect_uri();
+        }
+        if metadata.is_for_backchannel() {
+            let mode = metadata.backchannel_token_delivery_mode().and_then(DeliveryMode::from_name);
+            builder = builder.backchannel_token_delivery_mode(mode.unwrap_or_default());
+        }
+        if metadata.get("backchannel_authentication_request_signing_alg").is_some() {
+            builder = builder.signed_backchannel_authentication_requests();
         }
         match (self.response_type(), metadata.dialect()) {
             // In this dialect the OP defers its answer to an ordinary code.
