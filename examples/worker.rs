@@ -51,12 +51,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let clients = settings.clients()?;
 
     // 3. The poller. `start` also polls; `connect` is for replicas that leave polling to others.
-    let mut builder = Poller::builder(store, keyring.clone())
-        .client(clients.main.clone())
-        .delivery_lease(Duration::from_secs(settings.delivery_lease));
-    if let Some(ietf) = &clients.ietf {
-        builder = builder.client(ietf.clone());
-    }
+    let mut builder =
+        clients.all().fold(Poller::builder(store, keyring.clone()), |builder, client| builder.client(client.clone()));
+    builder = builder.delivery_lease(Duration::from_secs(settings.delivery_lease));
     if settings.listen.is_some() {
         builder = builder.receives_pings();
     }

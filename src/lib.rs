@@ -241,6 +241,7 @@ macro_rules! guides {
 }
 
 guides! {
+    CibaGuide = "../docs/ciba.md";
     DialectsGuide = "../docs/dialects.md";
     ExtendingGuide = "../docs/extending.md";
     FirstSignInGuide = "../docs/first-sign-in.md";

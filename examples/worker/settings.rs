@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use openid_deferred::ciba::DeliveryMode;
 use openid_deferred::encryption::ClientAlgorithms;
 use openid_deferred::store::{PostgresStore, SqliteStore, Store};
 use openid_deferred::{
@@ -31,6 +32,10 @@ pub struct Settings {
     /// /ietf/start, and it requests tokens of its own.
     #[arg(long)]
     ietf_client_id: Option<String>,
+    /// A third client at the same OP, with the same secret, which has users asked on their phones (CIBA, ping mode). A
+    /// request begins with a POST to /ciba/ask.
+    #[arg(long)]
+    ciba_client_id: Option<String>,
     /// The algorithm of ID Tokens that was registered at the OP.
     #[arg(long, default_value = "RS256")]
     id_token_alg: String,
@@ -69,6 +74,13 @@ pub struct Settings {
 pub struct Clients {
     pub main: Client,
     pub ietf: Option<Client>,
+    pub ciba: Option<Client>,
+}
+
+impl Clients {
+    pub fn all(&self) -> impl Iterator<Item = &Client> {
+        std::iter::once(&self.main).chain(&self.ietf).chain(&self.ciba)
+    }
 }
 
 impl Settings {
@@ -117,7 +129,11 @@ impl Settings {
             let client = self.client(client_id)?.dialect(Dialect::Ietf);
             Ok::<_, anyhow::Error>(client.build()?)
         });
-        Ok(Clients { main: self.client(&self.client_id)?.build()?, ietf: ietf.transpose()? })
+        let ciba = self.ciba_client_id.as_ref().map(|client_id| {
+            let client = self.client(client_id)?.backchannel_token_delivery_mode(DeliveryMode::Ping);
+            Ok::<_, anyhow::Error>(client.build()?)
+        });
+        Ok(Clients { main: self.client(&self.client_id)?.build()?, ietf: ietf.transpose()?, ciba: ciba.transpose()? })
     }
 
     fn client(&self, client_id: &str) -> anyhow::Result<ClientBuilder> {

@@ -9,6 +9,7 @@ use axum::http::header::{COOKIE, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use openid_deferred::ciba::UserHint;
 use openid_deferred::poller::{SignIn, TokenAnswer};
 use openid_deferred::store::ProcessId;
 use openid_deferred::{AuthorizationSession, Client, Error, Grant, Keyring, Poller, ping};
@@ -45,6 +46,10 @@ impl WebServer {
         if let Some(client) = clients.ietf {
             let routes =
                 Router::new().route("/ietf/start/{user}", get(start)).route("/ietf/order/{order}", post(order));
+            router = router.merge(routes.with_state(app(client)));
+        }
+        if let Some(client) = clients.ciba {
+            let routes = Router::new().route("/ciba/ask/{user}", post(ask));
             router = router.merge(routes.with_state(app(client)));
         }
         let router = router
@@ -99,6 +104,18 @@ async fn order(State(app): State<App>, Path(order): Path<u32>) -> Result<Respons
     Ok(match app.poller.request_tokens(request.context(order.to_string())).await? {
         TokenAnswer::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
         TokenAnswer::Complete(_) => (StatusCode::OK, "the order needs no approval\n".to_owned()),
+        _ => (StatusCode::NOT_IMPLEMENTED, "this example does not know this variant\n".to_owned()),
+    }
+    .into_response())
+}
+
+/// Has the OP ask a user on their phone. The outcome is the answer. If the request is repeated, the user is asked once.
+async fn ask(State(app): State<App>, Path(user): Path<u32>) -> Result<Response, Refusal> {
+    let request = app.client.backchannel_authentication(UserHint::login_hint(format!("user-{user}")));
+    let request = request.context(user.to_string()).idempotency_key(user.to_string());
+    Ok(match app.poller.request_authentication(request).await? {
+        SignIn::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
+        SignIn::Ended(id) => (StatusCode::GONE, format!("{id} has ended\n")),
         _ => (StatusCode::NOT_IMPLEMENTED, "this example does not know this variant\n".to_owned()),
     }
     .into_response())

@@ -18,11 +18,9 @@ use crate::pending::{Checks, PendingAuthentication};
 use crate::secret::Secret;
 
 mod checks;
-mod delivery_mode;
 mod hint;
 mod refusal;
 
-pub use delivery_mode::DeliveryMode;
 pub use hint::UserHint;
 pub use refusal::AuthenticationRefusal;
 

@@ -54,6 +54,14 @@ impl InitialRequest {
         self.spent
     }
 
+    /// The result in metrics of a request that can be sent again after this error.
+    pub(crate) fn unspent_result(&self, error: &Error) -> &'static str {
+        match self.dialect.protocol().initial_endpoint() {
+            InitialEndpoint::BackchannelAuthentication if error.error_response().is_some() => "refused",
+            _ => "unsent",
+        }
+    }
+
     pub(crate) fn context(&self) -> &[u8] {
         &self.context
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::algorithms::ClientAlgorithms;
-use super::backchannel::DeliveryMode;
+use super::delivery_mode::DeliveryMode;
 use super::response_mode::ResponseMode;
 use crate::dialect::{Dialect, InvalidTimes, ResponseType};
 use crate::dpop::DpopKey;

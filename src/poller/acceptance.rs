@@ -173,7 +173,7 @@ impl Acceptance {
                 self.end(Err(error)).await
             }
             Err(error) => {
-                self.exchanged("unsent");
+                self.exchanged(request.unspent_result(&error));
                 // The code is unspent, so the same response may be tried again.
                 self.forget().await;
                 Err(error)

@@ -18,7 +18,7 @@ const LATENESS_SECONDS: &str = "openid_deferred_lateness_seconds";
 /// Polls in flight.
 #[cfg(feature = "metrics")]
 const POLLS_IN_FLIGHT: &str = "openid_deferred_polls_in_flight";
-/// Exchanged codes, by result.
+/// Exchanged codes and other requests that the OP may defer, by result.
 #[cfg(feature = "metrics")]
 const EXCHANGES: &str = "openid_deferred_exchanges_total";
 /// Ended sign-ins, by outcome.
@@ -203,7 +203,11 @@ pub(super) fn describe() {
         describe_histogram!(POLL_SECONDS, Unit::Seconds, "Duration of polls");
         describe_histogram!(LATENESS_SECONDS, Unit::Seconds, "How much later than due polls were sent");
         describe_gauge!(POLLS_IN_FLIGHT, Unit::Count, "Polls in flight in this replica");
-        describe_counter!(EXCHANGES, Unit::Count, "Exchanged codes, by result");
+        describe_counter!(
+            EXCHANGES,
+            Unit::Count,
+            "Exchanged codes and other requests that the OP may defer, by result"
+        );
         describe_counter!(OUTCOMES, Unit::Count, "Ended sign-ins, by outcome");
         describe_counter!(ACKNOWLEDGED, Unit::Count, "Acknowledged outcomes");
         describe_gauge!(GATE_CLOSED, Unit::Count, "1 while the OP refuses the client, as far as this replica knows");

@@ -1,6 +1,5 @@
 //! The backchannel authentication endpoint (CIBA).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -25,14 +24,6 @@ const LONGEST_MESSAGE: usize = 100;
 /// CIBA §7.1: "The length of the token MUST NOT exceed 1024 characters", and 128 bits are 22 characters of base64url.
 const NOTIFICATION_TOKEN_LENGTHS: std::ops::RangeInclusive<usize> = 22..=1024;
 const HINTS: [&str; 3] = ["login_hint", "login_hint_token", "id_token_hint"];
-
-/// How the provider behaves in CIBA.
-#[derive(Default)]
-pub(super) struct BackchannelSettings {
-    /// The users by their `login_hint`. If there are none, every hint names the provider's user.
-    users: BTreeMap<String, TestUser>,
-    user_code: Option<String>,
-}
 
 impl TestProviderBuilder {
     /// Also speaks CIBA (OpenID Connect Client-Initiated Backchannel Authentication Flow Core 1.0), in poll and ping mode.

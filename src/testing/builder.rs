@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use url::Url;
 
-use super::backchannel::BackchannelSettings;
 use super::certificate::ClientAuthority;
 use super::client::{TestClient, TestUser};
 use super::dialect::Dialects;
@@ -19,7 +18,8 @@ use super::ping::{Ping, PingHook};
 use super::provider::TestProvider;
 use super::server::{Listener, Server, Tls};
 use super::settings::{
-    DecisionPolicy, DiscoveryForm, IetfSettings, InterimToken, NoncePolicy, RegistrationSettings, Settings,
+    BackchannelSettings, DecisionPolicy, DiscoveryForm, IetfSettings, InterimToken, NoncePolicy, RegistrationSettings,
+    Settings,
 };
 use super::state::State;
 use crate::clock::{Clock, SystemClock};

@@ -1,11 +1,11 @@
 //! The settings of a provider.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::backchannel::BackchannelSettings;
-use super::client::TestClient;
+use super::client::{TestClient, TestUser};
 use super::dialect::Dialects;
 use super::editor::Editor;
 
@@ -182,6 +182,14 @@ pub(super) struct IetfSettings {
     pub(super) repeats_members: bool,
     pub(super) cannot_revoke_codes: bool,
     pub(super) is_the_demo: bool,
+}
+
+/// How the provider behaves in CIBA.
+#[derive(Default)]
+pub(super) struct BackchannelSettings {
+    /// The users by their `login_hint`. If there are none, every hint names the provider's user.
+    pub(super) users: BTreeMap<String, TestUser>,
+    pub(super) user_code: Option<String>,
 }
 
 /// How the provider registers clients, if it does.

@@ -9,11 +9,11 @@ use crate::source::{File, Finding, Import, Source};
 pub const BASE: [&str; 7] = ["error", "secret", "clock", "random", "task", "text", "json"];
 
 /// Modules without code of their own. Each gives the public types of one subject their path.
-pub const FRONT_PAGES: [&str; 6] =
-    ["claims", "compatibility", "encryption", "identity_assurance", "registration", "tokens"];
+pub const FRONT_PAGES: [&str; 7] =
+    ["ciba", "claims", "compatibility", "encryption", "identity_assurance", "registration", "tokens"];
 
 /// The modules above the base, the lowest first, each with the modules that it may import besides the base.
-pub const MODULES: [(&str, &[&str]); 22] = [
+pub const MODULES: [(&str, &[&str]); 23] = [
     ("jose", &[]),
     ("id_token", &["jose"]),
     ("dpop", &["jose"]),
@@ -33,6 +33,7 @@ pub const MODULES: [(&str, &[&str]); 22] = [
     ("ping", &["client", "dialect", "keyring", "poller"]),
     ("testing", &["transport"]),
     ("measured", &["jose", "id_token", "dpop"]),
+    ("ciba", &["client"]),
     ("claims", &["id_token", "client"]),
     ("compatibility", &["client"]),
     ("encryption", &["jose", "id_token", "client"]),

@@ -2,6 +2,7 @@
 //! level. They search everything that was logged, formatted and stored for every confidential value. SQLite's files and
 //! a dump of PostgreSQL are searched byte by byte.
 
+mod ciba;
 mod ietf;
 mod place;
 mod scenarios;
@@ -120,6 +121,31 @@ async fn nothing_shows_a_secret_when_the_store_fails_under_token_requests() {
 #[tokio::test]
 async fn nothing_of_the_ietf_dialect_in_a_dump_of_postgresql_shows_a_secret() {
     ietf::all_that_is_stored(&Ground::of_database().ietf()).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_of_backchannel_authentication() {
+    ciba::of_requests_that_succeed(&Ground::of_files().ciba()).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_when_backchannel_authentication_requests_fail() {
+    ciba::when_the_request_fails(&Ground::of_files().ciba()).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_when_polls_of_backchannel_authentication_fail() {
+    ciba::when_polls_fail(&Ground::of_files().ciba()).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_when_the_op_repeats_what_backchannel_authentication_told_it() {
+    ciba::when_the_op_repeats_in_its_answers_whatever_it_was_told(&Ground::of_files().ciba()).await;
+}
+
+#[tokio::test]
+async fn nothing_of_backchannel_authentication_in_a_dump_of_postgresql_shows_a_secret() {
+    ciba::of_requests_that_succeed(&Ground::of_database().ciba()).await;
 }
 
 /// A scenario as a separate future. One future with all scenarios would not fit on the stack of a test's thread.

@@ -254,7 +254,7 @@ pub fn faults(endpoint: Endpoint) -> Vec<Fault> {
         Fault::edit_any_json(endpoint, |body| {
             body.insert("access_token".into(), json!(["canary", CLIENT_SECRET]));
             body.insert("token_type".into(), json!(CLIENT_SECRET));
-            for name in ["deferred_auth_id", "deferral_code", "interaction_uri"] {
+            for name in ["deferred_auth_id", "deferral_code", "auth_req_id", "interaction_uri"] {
                 body.insert(name.into(), json!({"canary": CLIENT_SECRET}));
             }
         }),

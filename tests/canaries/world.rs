@@ -9,6 +9,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
+use openid_deferred::ciba::DeliveryMode;
 use openid_deferred::encryption::{ClientAlgorithms, DecryptionKey, KeyManagementAlgorithm};
 use openid_deferred::ping::Receiver;
 use openid_deferred::poller::{Events, SignIn};
@@ -60,6 +61,7 @@ pub struct Ground {
     pub log: Log,
     is_database: bool,
     is_ietf: bool,
+    is_ciba: bool,
     _guard: tracing::subscriber::DefaultGuard,
 }
 
@@ -67,18 +69,23 @@ impl Ground {
     /// Each world stores its rows in a file of its own.
     pub fn of_files() -> Self {
         let (log, guard) = Log::start();
-        Self { log, is_database: false, is_ietf: false, _guard: guard }
+        Self { log, is_database: false, is_ietf: false, is_ciba: false, _guard: guard }
     }
 
     /// Each world has a schema of its own in the database.
     pub fn of_database() -> Self {
         let (log, guard) = Log::start();
-        Self { log, is_database: true, is_ietf: false, _guard: guard }
+        Self { log, is_database: true, is_ietf: false, is_ciba: false, _guard: guard }
     }
 
     /// The providers of its worlds speak the IETF dialect, and require the user in everything that they defer.
     pub fn ietf(self) -> Self {
         Self { is_ietf: true, ..self }
+    }
+
+    /// The providers of its worlds also speak CIBA, in ping mode and with user codes.
+    pub fn ciba(self) -> Self {
+        Self { is_ciba: true, ..self }
     }
 
     /// Where the user's code is redeemed.
@@ -156,7 +163,9 @@ impl Ground {
     ) -> World {
         let log = &self.log;
         let clock = TestClock::automatic();
+        let registered = if self.is_ciba { registered.ping_mode() } else { registered };
         let op = provider(&clock).client(registered.redirect_uri(REDIRECT_URI));
+        let op = if self.is_ciba { op.ciba().user_code("canary-of-a-user-code") } else { op };
         let op = if self.is_ietf { op.ietf().requires_interaction() } else { op }.start().unwrap();
         let echo = Arc::default();
         let shown = ShownNetwork { inner: op.http_client(), log: log.clone(), echo: Arc::clone(&echo) };
@@ -168,6 +177,10 @@ impl Ground {
             .clock(Arc::new(clock.clone()));
         // The other dialect cancels by revocation.
         let builder = if self.is_ietf { builder } else { builder.cancellation_endpoint(op.cancellation_endpoint()) };
+        let builder = match self.is_ciba {
+            true => builder.backchannel_token_delivery_mode(DeliveryMode::Ping),
+            false => builder,
+        };
         let builder = settings(builder);
         log.show(&builder);
         let client = builder.build().unwrap();
@@ -330,11 +343,13 @@ impl World {
         let receiver = Receiver::new(poller.clone());
         self.log.show(&receiver);
         let process = self.op.last_process();
-        let (name, id) = match process.deferral_code() {
-            Some(code) => ("deferral_code", Some(code)),
-            None => ("deferred_auth_id", process.deferred_auth_id()),
-        };
-        let (Some(token), Some(id)) = (process.notification_token(), id) else { return };
+        let identifiers = [
+            ("deferral_code", process.deferral_code()),
+            ("auth_req_id", process.auth_req_id()),
+            ("deferred_auth_id", process.deferred_auth_id()),
+        ];
+        let identifier = identifiers.into_iter().find_map(|(name, id)| Some((name, id?)));
+        let (Some(token), Some((name, id))) = (process.notification_token(), identifier) else { return };
         let body = json!({name: id}).to_string();
         let cut = body.trim_end_matches('}');
         let upper = token.to_ascii_uppercase();
@@ -450,7 +465,7 @@ pub fn opened(sealed: &[u8], purpose: &[u8], context: &[u8]) -> String {
 
 /// The parameters, headers and members of one exchange with the OP that no third party may see.
 fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
-    const PARAMETERS: [&str; 20] = [
+    const PARAMETERS: [&str; 26] = [
         "request",
         "state",
         "nonce",
@@ -471,8 +486,14 @@ fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
         "actor_token",
         "assertion",
         "authorization_details",
+        "auth_req_id",
+        "login_hint",
+        "login_hint_token",
+        "id_token_hint",
+        "binding_message",
+        "user_code",
     ];
-    const MEMBERS: [&str; 8] = [
+    const MEMBERS: [&str; 9] = [
         "access_token",
         "refresh_token",
         "id_token",
@@ -481,6 +502,7 @@ fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
         "error_description",
         "request_uri",
         "deferral_code",
+        "auth_req_id",
     ];
     let mut said: Vec<String> =
         PARAMETERS.iter().filter_map(|name| request.parameter(name)).map(str::to_owned).collect();

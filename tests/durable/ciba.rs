@@ -187,8 +187,7 @@ async fn a_refused_request_leaves_nothing_and_frees_its_key() {
     ] {
         let error = world.poller.request_authentication(request).await.unwrap_err();
         assert_eq!(AuthenticationRefusal::of(&error), Some(refusal), "{error:?}");
-        let stats = &world.poller.stats().await.unwrap()[0];
-        assert_eq!((stats.rows.waiting, stats.rows.undelivered), (0, None));
+        assert!(world.poller.stats().await.unwrap().is_empty(), "its row is gone");
     }
     deferred(world.poller.request_authentication(ask().user_code("1234")).await.unwrap());
     world.op.assert_clean();
@@ -219,13 +218,14 @@ async fn a_replica_that_dies_during_the_request_leaves_an_unknown_outcome() {
     let mut world = undecided().await;
     world.op.misbehave(Fault::stall(Endpoint::BackchannelAuthentication));
     let (poller, client) = (world.poller.clone(), world.client.clone());
-    let asking = tokio::spawn(async move {
+    let mut asking = JoinSet::new();
+    asking.spawn(async move {
         let request = client.backchannel_authentication(UserHint::login_hint("user-1")).context("order 4711");
         poller.request_authentication(request).await
     });
     world.sleep(SECOND).await;
     world.restart().await;
-    asking.await.unwrap().unwrap_err();
+    asking.join_next().await.unwrap().unwrap().unwrap_err();
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
     assert_eq!((delivery.context(), world.asks()), (b"order 4711".as_slice(), 1));
@@ -255,10 +255,10 @@ async fn a_request_of_a_client_that_the_poller_lacks_is_not_sent() {
 }
 
 #[tokio::test]
-async fn two_hundred_users_are_asked_at_once() {
+async fn a_crowd_is_asked_at_once() {
     let world = ciba(|op| op.decisions(DecisionPolicy::after_polls(1))).await;
     let mut asking = JoinSet::new();
-    for number in 0..200_u32 {
+    for number in 0..80_u32 {
         let (poller, client) = (world.poller.clone(), world.client.clone());
         asking.spawn(async move {
             let request = client.backchannel_authentication(UserHint::login_hint(format!("user {number}")));
@@ -267,7 +267,7 @@ async fn two_hundred_users_are_asked_at_once() {
         });
     }
     let mut waiting: std::collections::BTreeSet<_> = asking.join_all().await.into_iter().collect();
-    assert_eq!(waiting.len(), 200);
+    assert_eq!(waiting.len(), 80);
     let mut outcomes = world.poller.outcomes();
     while !waiting.is_empty() {
         let delivery = next(&mut outcomes).await;

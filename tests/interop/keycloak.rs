@@ -13,6 +13,8 @@
 //! - It ends the user's session when a token is revoked, and then answers a second revocation with an error.
 #![expect(clippy::disallowed_methods, reason = "it starts and issues tokens in real time")]
 
+pub(crate) mod phones;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -36,7 +38,7 @@ pub(crate) const OP: Keycloak = Keycloak;
 
 const ADMIN: &str = "admin";
 const REALM: &str = "interop";
-const USER: &str = "user-1";
+pub(crate) const USER: &str = "user-1";
 const PASSWORD: &str = "the password of user-1";
 const SIGNING: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
 
@@ -73,6 +75,8 @@ async fn start() -> Option<Running> {
         environment(command, &home);
         command.args(["start", "--optimized", "--http-enabled=false", "--http-host=127.0.0.1"]);
         command.arg(format!("--https-port={port}")).arg(format!("--hostname={base}"));
+        const CHANNEL: &str = "spi-ciba-auth-channel--ciba-http-auth-channel--http-authentication-channel-uri";
+        command.arg(format!("--{CHANNEL}={}", phones::channel()));
         command.args(files.iter().map(|(option, path)| format!("--{option}={}", path.display())));
     });
     process.wait_for(&format!("{base}/realms/master"), &authority.certificate_pem()).await;

@@ -21,6 +21,7 @@ mod keycloak;
 mod node;
 mod zitadel;
 
+mod ciba;
 mod client_authentication;
 mod encryption;
 mod ietf;

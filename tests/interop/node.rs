@@ -1,6 +1,7 @@
 //! `oidc-provider` 9.13 on Node.js, a certified OP. It is started for each test, with the clients of that test.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use openid_deferred::ResponseMode;
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::certificates::Identity;
 use crate::installation::installed;
 use crate::op::{ALL_ENCRYPTIONS, Abilities, Op, Registered, SCOPES, Site};
-use crate::process::Process;
+use crate::process::{Process, file};
 use crate::support::{CLIENT_ID, CLIENT_SECRET, with};
 
 /// A provider that runs until this is dropped.
@@ -34,6 +35,10 @@ impl Provider {
         });
         let mut command = Command::new("node");
         command.arg("provider.mjs").current_dir(folder).env("NODE_NO_WARNINGS", "1");
+        // It sends pings to the test.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("authority-{}.pem", COUNT.fetch_add(1, Ordering::Relaxed));
+        command.env("NODE_EXTRA_CA_CERTS", file("node", &name, &authority.certificate_pem()));
         let (process, said) = Process::start("node", &mut command, &settings);
         let issuer = said["issuer"].as_str().expect("the issuer is text").to_owned();
         // The provider handles its pages itself.

@@ -1,4 +1,5 @@
-//! What people want from the application: sign-ins in both dialects, and orders, for which it requests tokens of its own.
+//! What people want from the application: sign-ins in both drafts, orders, for which it requests tokens of its own, and
+//! confirmations on their phones (CIBA).
 
 use openid_deferred::testing::{Endpoint, RecordedRequest, TestProcess, TestUser};
 use openid_deferred::{Clock as _, SystemClock};
@@ -16,14 +17,17 @@ pub enum Errand {
     Ietf,
     /// A client credentials grant in the IETF dialect.
     Order,
+    /// A user whom the application has asked.
+    Asked,
 }
 
 impl Errand {
     pub fn of_user(user: u32) -> Self {
-        match user % 3 {
+        match user % 4 {
             0 => Self::OpenId,
             1 => Self::Ietf,
-            _ => Self::Order,
+            2 => Self::Order,
+            _ => Self::Asked,
         }
     }
 
@@ -35,7 +39,7 @@ impl Errand {
     /// What the application writes about this user's success.
     pub fn success(self, user: u32) -> (&'static str, Value) {
         match self {
-            Self::OpenId | Self::Ietf => ("approved", format!("user-{user}").into()),
+            Self::OpenId | Self::Ietf | Self::Asked => ("approved", format!("user-{user}").into()),
             Self::Order => ("issued", details(user)),
         }
     }
@@ -52,6 +56,7 @@ pub fn key(request: &RecordedRequest) -> Option<String> {
         Endpoint::Exchange => "deferred_code",
         Endpoint::Code => "code",
         Endpoint::ClientCredentials => "authorization_details",
+        Endpoint::BackchannelAuthentication => "login_hint",
         _ => return None,
     };
     Some(request.parameter(name).expect("it has one").to_owned())
@@ -59,7 +64,8 @@ pub fn key(request: &RecordedRequest) -> Option<String> {
 
 /// The identifier in a poll.
 pub fn identifier(poll: &RecordedRequest) -> &str {
-    poll.parameter("deferred_auth_id").or(poll.parameter("deferral_code")).expect("it has one")
+    let names = ["deferred_auth_id", "deferral_code", "auth_req_id"];
+    names.iter().find_map(|name| poll.parameter(name)).expect("it has one")
 }
 
 impl Service {
@@ -77,9 +83,10 @@ impl Service {
             Errand::OpenId => self.there_and_back(user, "start", errand.code()).await,
             Errand::Ietf => self.there_and_back(user, "ietf/start", errand.code()).await,
             Errand::Order => self.order(user).await,
+            Errand::Asked => self.ask(user).await,
         };
         // In the IETF dialect some polls are answered with an `interaction_uri`, until the decision.
-        if errand != Errand::OpenId && user.is_multiple_of(2) {
+        if matches!(errand, Errand::Ietf | Errand::Order) && (user / 4).is_multiple_of(2) {
             visit.process.iter().for_each(TestProcess::require_interaction);
         }
         self.visits().insert(user, visit.clone());
@@ -118,31 +125,41 @@ impl Service {
     /// every request that reached the provider counts.
     async fn order(&self, order: u32) -> Visit {
         let key = details(order).to_string();
+        self.demand(&format!("ietf/order/{order}"), Endpoint::ClientCredentials, "authorization_details", key).await
+    }
+
+    /// Lets the application have a user asked.
+    async fn ask(&self, user: u32) -> Visit {
+        let key = format!("user-{user}");
+        self.demand(&format!("ciba/ask/{user}"), Endpoint::BackchannelAuthentication, "login_hint", key).await
+    }
+
+    /// Sends a demand to the application, whose request to the provider has this key in a parameter.
+    async fn demand(&self, path: &str, endpoint: Endpoint, parameter: &str, key: String) -> Visit {
         let status = loop {
-            let answer = self.browser.post(format!("http://{}/ietf/order/{order}", self.app)).send().await;
+            let answer = self.browser.post(format!("http://{}/{path}", self.app)).send().await;
             match answer {
-                Ok(page) if page.status() != 503 || self.has_arrived(&key) => break page.status().as_u16(),
+                Ok(page) if page.status() != 503 || self.has_arrived(endpoint, &key) => break page.status().as_u16(),
                 Err(error) if !error.is_connect() => break 0,
                 _ => SystemClock.sleep(MOMENT).await,
             }
         };
         let mut processes = self.op.processes().into_iter().rev();
-        let is_it = |process: &TestProcess| {
-            process.authorization_parameter("authorization_details").is_some_and(|details| details == key)
-        };
+        let is_it =
+            |process: &TestProcess| process.authorization_parameter(parameter).is_some_and(|found| found == key);
         Visit { process: processes.find(is_it), key, status }
     }
 
-    fn has_arrived(&self, key: &str) -> bool {
-        let requests = self.op.requests_to(Endpoint::ClientCredentials);
-        requests.iter().any(|request| self::key(request).is_some_and(|of| of == key))
+    fn has_arrived(&self, endpoint: Endpoint, key: &str) -> bool {
+        self.op.requests_to(endpoint).iter().any(|request| self::key(request).is_some_and(|of| of == key))
     }
 
     /// Sends a ping for this process, and returns the status of the answer.
     pub async fn ping(&self, process: &TestProcess) -> u16 {
-        let body = match process.deferral_code() {
-            Some(code) => json!({ "deferral_code": code }),
-            None => json!({ "deferred_auth_id": process.deferred_auth_id().expect("it was exchanged") }),
+        let body = match (process.deferral_code(), process.auth_req_id()) {
+            (Some(code), _) => json!({ "deferral_code": code }),
+            (_, Some(id)) => json!({ "auth_req_id": id }),
+            _ => json!({ "deferred_auth_id": process.deferred_auth_id().expect("it was exchanged") }),
         };
         let token = process.notification_token().expect("pings are taken");
         let request = self.browser.post(format!("http://{}/ping", self.app)).bearer_auth(token);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use openid_deferred::store::{PostgresStore, SqliteStore, Store};
-use openid_deferred::testing::{DecisionPolicy, NoncePolicy, TestClient, TestProcess, TestProvider};
+use openid_deferred::testing::{DecisionPolicy, NoncePolicy, TestClient, TestProcess, TestProvider, TestUser};
 use openid_deferred::{Clock as _, SystemClock};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,6 +18,10 @@ use tokio_postgres::NoTls;
 
 /// The client that speaks the IETF dialect.
 const IETF_CLIENT: &str = "worker-ietf";
+/// The client that has users asked.
+const CIBA_CLIENT: &str = "worker-ciba";
+/// More users than any test has.
+const USERS: u32 = 20_000;
 const CLIENT_SECRET: &str = "the secret of a worker that dies a lot";
 
 /// The timeout of a request to the OP, in seconds. A dead worker's claims expire after 17 s.
@@ -101,7 +105,7 @@ impl Visit {
     /// The identifier that its polls have.
     pub fn identifier(&self) -> Option<String> {
         let process = self.process.as_ref()?;
-        process.deferred_auth_id().or(process.deferral_code())
+        process.deferred_auth_id().or(process.deferral_code()).or(process.auth_req_id())
     }
 
     /// Whether the tokens were issued, even if the answer did not arrive.
@@ -121,7 +125,11 @@ impl Service {
                 .notification_endpoint(&format!("http://{app}/ping"))
                 .signing_algorithm("ES256")
         };
-        let op = TestProvider::builder().both_dialects().client(client("worker")).client(client(IETF_CLIENT));
+        let op = TestProvider::builder().both_dialects().ciba().client(client("worker")).client(client(IETF_CLIENT));
+        let op = op.client(client(CIBA_CLIENT).ping_mode());
+        let op = (0..USERS)
+            .map(|user| format!("user-{user}"))
+            .fold(op, |op, user| op.login_hint(&user, TestUser::new(&user)));
         let op = op.interval(interval).decisions(DecisionPolicy::scripted());
         let op = if https { op.https().dpop_nonces(NoncePolicy::Required) } else { op };
         let op = op.start().expect("the provider starts");
@@ -213,7 +221,7 @@ fn command(op: &TestProvider, folder: &TempDir, store: &StoreOf) -> Command {
     let mut command = Command::new(path);
     command
         .args(["run", "--issuer", op.issuer(), "--id-token-alg", "ES256", "--timeout", TIMEOUT])
-        .args(["--ietf-client-id", IETF_CLIENT])
+        .args(["--ietf-client-id", IETF_CLIENT, "--ciba-client-id", CIBA_CLIENT])
         .args(["--delivery-lease", DELIVERY_LEASE, "--outcomes", &file("outcomes.jsonl")])
         .env("OPENID_DEFERRED_CLIENT_SECRET", CLIENT_SECRET)
         .env("OPENID_DEFERRED_KEY", "CVh2hmGkm7dpPYHCxQeQWzB4jLYHG8xQbD3c3bqFUZc=")

@@ -42,10 +42,10 @@ impl Weather {
     }
 }
 
-const KINDS: usize = 28;
+const KINDS: usize = 31;
 
 fn trouble(op: &TestProvider, kind: usize) {
-    use Endpoint::{ClientCredentials, Code, Exchange, Poll, Token};
+    use Endpoint::{BackchannelAuthentication, ClientCredentials, Code, Exchange, Poll, Token};
     op.misbehave(match kind {
         // A proxy or a provider that fails, before or after the request was processed.
         0 => Fault::status(Poll, 503).header("Retry-After", "2"),
@@ -78,8 +78,11 @@ fn trouble(op: &TestProvider, kind: usize) {
         24 => Fault::cut_body(ClientCredentials),
         25 => Fault::status(ClientCredentials, 503),
         // Events that a provider may cause at any time.
-        26 => Fault::forget_nonces(Token),
-        27 => return op.rotate_nonces(),
+        26 => Fault::reset(BackchannelAuthentication),
+        27 => Fault::cut_body(BackchannelAuthentication),
+        28 => Fault::status(BackchannelAuthentication, 503),
+        29 => Fault::forget_nonces(Token),
+        30 => return op.rotate_nonces(),
         kind => unreachable!("there are {KINDS} kinds of trouble, not {kind}"),
     });
 }

@@ -167,7 +167,7 @@ fn transit(
 impl World {
     fn fate(&self, path: &str) -> Fate {
         let hanging = match path {
-            "/token" => Part::HangingToken,
+            "/token" | "/bc-authorize" => Part::HangingToken,
             "/jwks" => Part::HangingKeys,
             "/cancel" => Part::HangingCancellation,
             _ => Part::Op,
@@ -258,12 +258,17 @@ impl<'a> Flight<'a> {
             flight.cancels = op::identifier(&form).and_then(|id| world.op().label_of_auth_id(id));
             flight.cancels.into_iter().for_each(|label| world.oracle().cancellation_sent(now, life, label));
         }
-        if request.url.path() != "/token" {
-            world.oracle().say(now, || format!("replica {} asks for {}", life.number, request.url));
-            return flight;
-        }
-        if let Some(code) = op::code(&form) {
-            flight.label = world.op().label_of_code(code);
+        let begins = match request.url.path() {
+            "/token" => op::code(&form).map(|code| world.op().label_of_code(code)),
+            // It begins a sign-in as a code does.
+            "/bc-authorize" => Some(op::label_of_hint(&form)),
+            _ => {
+                world.oracle().say(now, || format!("replica {} asks for {}", life.number, request.url));
+                return flight;
+            }
+        };
+        if let Some(label) = begins {
+            flight.label = label;
             let id = op::notification_token(&form).and_then(|token| process_of(token));
             flight.number = flight.label.map(|label| world.oracle().exchange_sent(now, life, label, id));
         } else {

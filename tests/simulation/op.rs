@@ -25,6 +25,15 @@ const CODE_TYPE: &str = "urn:ietf:params:oauth:token-type:deferral-code";
 /// The tolerance for the time of a DPoP proof, in seconds.
 const PROOF_TOLERANCE: u64 = 300;
 
+/// The protocol of an OP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    OpenId,
+    Ietf,
+    /// The user is named by the client, and no browser is involved.
+    Ciba,
+}
+
 /// The OP of this client. Each client has an OP of its own.
 pub fn issuer(client: usize) -> String {
     format!("https://{}{HOST}", if client == 0 { String::new() } else { format!("{client}.") })
@@ -178,15 +187,32 @@ impl Op {
         }
     }
 
-    /// Whether the OP of this client speaks the IETF dialect: that of every other client. The first OP speaks the OpenID
-    /// dialect in one thousand of seeds, and the IETF dialect in the next.
+    /// The protocol of the OP of this client. The OPs take turns. The first one speaks the OpenID dialect in one thousand
+    /// of seeds, the IETF dialect in the next, and CIBA in the one after that.
+    pub fn dialect(&self, client: usize) -> Dialect {
+        match (self.seed / 1_000 + client as u64) % 3 {
+            0 => Dialect::OpenId,
+            1 => Dialect::Ietf,
+            _ => Dialect::Ciba,
+        }
+    }
+
     fn is_ietf(&self, client: usize) -> bool {
-        (self.seed / 1_000 + client as u64) % 2 == 1
+        self.dialect(client) == Dialect::Ietf
+    }
+
+    /// The protocol of the OP of a sign-in.
+    pub fn dialect_of(&self, label: usize) -> Dialect {
+        self.dialect(self.processes[label].client)
     }
 
     /// The name of the identifier that the OP of a sign-in issues.
     pub fn identifier(&self, label: usize) -> &'static str {
-        if self.is_ietf(self.processes[label].client) { "deferral_code" } else { "deferred_auth_id" }
+        match self.dialect_of(label) {
+            Dialect::OpenId => "deferred_auth_id",
+            Dialect::Ietf => "deferral_code",
+            Dialect::Ciba => "auth_req_id",
+        }
     }
 
     /// Adds the plan for a user who will come.
@@ -236,11 +262,11 @@ impl Op {
         match request.url.path() {
             "/.well-known/openid-configuration" => {
                 let client = client_of(&request.url);
-                Reply::json(Said::Other, 200, &metadata(&issuer(client), self.is_ietf(client)))
+                Reply::json(Said::Other, 200, &metadata(&issuer(client), self.dialect(client)))
             }
             "/jwks" => Reply::json(Said::Other, 200, &self.key_set()),
             "/revoke" => Reply::json(Said::Other, 200, &json!({})),
-            "/token" | "/cancel" => self.authenticated(request, now),
+            "/token" | "/cancel" | "/bc-authorize" => self.authenticated(request, now),
             _ => Reply { html: true, ..Reply::json(Said::Nonsense, 404, &json!(null)) },
         }
     }
@@ -261,6 +287,8 @@ impl Op {
         let form: BTreeMap<_, _> = form_urlencoded::parse(&request.body).into_owned().collect();
         let mut reply = if request.url.path() == "/cancel" {
             self.cancel(&form)
+        } else if request.url.path() == "/bc-authorize" {
+            self.ask(&form, now)
         } else if let Some(code) = code(&form) {
             self.exchange(code, notification_token(&form), now)
         } else {
@@ -279,13 +307,30 @@ impl Op {
         Reply::json(Said::Other, 200, &json!({}))
     }
 
+    /// Begins to ask the user whom the client names. A user may be asked only once.
+    fn ask(&mut self, form: &BTreeMap<String, String>, now: SystemTime) -> Reply {
+        let label = label_of_hint(form).expect("a request names its user");
+        assert_eq!(form.get("scope").map(String::as_str), Some("openid"));
+        assert!(self.processes[label].exchanged_at.is_none(), "user {label} is asked twice");
+        let auth_id = format!("auth-{label}-{}", unix(now));
+        self.auth_ids.insert(auth_id.clone(), label);
+        self.processes[label].auth_id = auth_id;
+        self.acknowledged(label, notification_token(form), now)
+    }
+
     fn exchange(&mut self, code: &str, notification_token: Option<&String>, now: SystemTime) -> Reply {
         let Some(&label) = self.codes.get(code) else { return Reply::error(Said::InvalidGrant, "invalid_grant") };
         if self.processes[label].exchanged_at.is_some() {
             return Reply::error(Said::InvalidGrant, "invalid_grant");
         }
-        let is_ietf = self.is_ietf(self.processes[label].client);
-        let interim = (self.processes[label].plan.interim && !is_ietf).then(|| self.id_token(label, now, false));
+        self.acknowledged(label, notification_token, now)
+    }
+
+    /// The answer with the identifier. The time counts from here.
+    fn acknowledged(&mut self, label: usize, notification_token: Option<&String>, now: SystemTime) -> Reply {
+        let dialect = self.dialect_of(label);
+        let has_interim = self.processes[label].plan.interim && dialect == Dialect::OpenId;
+        let interim = has_interim.then(|| self.id_token(label, now, false));
         let name = self.identifier(label);
         let process = &mut self.processes[label];
         process.exchanged_at = Some(now);
@@ -302,10 +347,10 @@ impl Op {
         if let Some(token) = interim {
             body["interim_id_token"] = json!(token);
         }
-        if is_ietf {
+        if dialect == Dialect::Ietf {
             body["error"] = json!("authorization_pending");
         }
-        Reply::json(Said::Exchanged, if is_ietf { 400 } else { 200 }, &body)
+        Reply::json(Said::Exchanged, if dialect == Dialect::Ietf { 400 } else { 200 }, &body)
     }
 
     /// A pending answer. In the IETF dialect there are several, and they alternate.
@@ -376,16 +421,21 @@ impl Op {
     fn id_token(&self, label: usize, now: SystemTime, last: bool) -> String {
         let process = &self.processes[label];
         let forged = process.plan.forged && last;
-        let nonce = if forged { "of somebody else" } else { &process.nonce };
+        let is_ciba = self.dialect_of(label) == Dialect::Ciba;
         let header = json!({"alg": "ES256", "typ": "JWT", "kid": kid(self.current_key)});
-        let claims = json!({
+        let mut claims = json!({
             "iss": issuer(process.client),
             "sub": format!("user-{label}"),
             "aud": CLIENT_ID,
             "iat": unix(now),
             "exp": unix(now) + 600,
-            "nonce": nonce,
         });
+        match (is_ciba, forged) {
+            (false, true) => claims["nonce"] = json!("of somebody else"),
+            (false, false) => claims["nonce"] = json!(process.nonce),
+            (true, true) => claims["aud"] = json!("somebody else"),
+            (true, false) => {}
+        }
         let segment = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", segment(&header), segment(&claims));
         let signature = keys()[self.current_key].sign(message.as_bytes()).now_or_never();
@@ -423,7 +473,12 @@ pub fn code(form: &BTreeMap<String, String>) -> Option<&String> {
 /// The identifier of a poll or a cancellation.
 pub fn identifier(form: &BTreeMap<String, String>) -> Option<&String> {
     let revoked = form.get("token").filter(|_| form.get("token_type_hint").is_some_and(|hint| hint == CODE_TYPE));
-    form.get("deferred_auth_id").or(form.get("deferral_code")).or(revoked)
+    form.get("deferred_auth_id").or(form.get("deferral_code")).or(form.get("auth_req_id")).or(revoked)
+}
+
+/// The user whom a backchannel authentication request names.
+pub fn label_of_hint(form: &BTreeMap<String, String>) -> Option<usize> {
+    form.get("login_hint")?.strip_prefix("user-")?.parse().ok()
 }
 
 /// The bearer token for callbacks in the request with a code.
@@ -431,7 +486,7 @@ pub fn notification_token(form: &BTreeMap<String, String>) -> Option<&String> {
     form.get("deferred_notification_token").or(form.get("client_notification_token"))
 }
 
-fn metadata(issuer: &str, is_ietf: bool) -> Value {
+fn metadata(issuer: &str, dialect: Dialect) -> Value {
     let mut metadata = json!({
         "issuer": issuer,
         "authorization_endpoint": format!("{issuer}/authorize"),
@@ -445,7 +500,13 @@ fn metadata(issuer: &str, is_ietf: bool) -> Value {
         "dpop_signing_alg_values_supported": ["ES256"],
         "authorization_response_iss_parameter_supported": true,
     });
-    if is_ietf {
+    if dialect == Dialect::Ciba {
+        metadata["response_types_supported"] = json!(["code"]);
+        metadata["grant_types_supported"] = json!(["authorization_code", "urn:openid:params:grant-type:ciba"]);
+        metadata["backchannel_authentication_endpoint"] = json!(format!("{issuer}/bc-authorize"));
+        metadata["backchannel_token_delivery_modes_supported"] = json!(["ping"]);
+    }
+    if dialect == Dialect::Ietf {
         metadata["response_types_supported"] = json!(["code"]);
         metadata["grant_types_supported"] = json!(["authorization_code"]);
         metadata["deferred_token_response_supported"] = json!(true);

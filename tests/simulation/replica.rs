@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
+use openid_deferred::ciba::DeliveryMode;
 use openid_deferred::ping::Receiver;
 use openid_deferred::poller::{Limits, Outcomes};
 use openid_deferred::testing::SeededRandom;
@@ -130,6 +131,7 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<R
             .authentication(authentication)
             .redirect_uri(REDIRECT_URI)
             .cancellation_endpoint(format!("{issuer}/cancel"))
+            .backchannel_token_delivery_mode(DeliveryMode::Ping)
             .http_client(network.clone())
             .clock(clock.clone())
             .random(random_of_client.clone());

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use openid_deferred::ciba::UserHint;
 use openid_deferred::store::ProcessId;
 use openid_deferred::{AuthorizationSession, PendingAuthentication, SignIn};
 use serde_json::json;
 
 use crate::life::mortal;
-use crate::op::Plan;
+use crate::op::{Dialect, Plan};
 use crate::replica::Replica;
 use crate::watched::Accepted;
 use crate::world::{World, spawn};
@@ -21,6 +22,16 @@ pub async fn sign_in(world: Arc<World>, label: usize, plan: Plan) {
     let chance = &world.chance;
     let spread = if world.rushes { world.horizon / 20 } else { world.horizon };
     world.sleep(chance.up_to(spread)).await;
+    if world.op().dialect_of(label) == Dialect::Ciba {
+        if plan.pings {
+            spawn(pings(world.clone(), label, plan));
+        }
+        let Some(id) = be_named(&world, label).await else { return };
+        if chance.odds(0.3) {
+            change_mind(&world, label, id).await;
+        }
+        return;
+    }
     let Some((query, session)) = go_out(&world, label).await else { return };
     if plan.pings {
         spawn(pings(world.clone(), label, plan));
@@ -83,6 +94,38 @@ async fn come_back(world: &World, label: usize, query: &str, session: &str) -> O
                 Ok(openid_deferred::poller::SignIn::Deferred(id)) => Accepted::Deferred(id),
                 Ok(openid_deferred::poller::SignIn::Complete(_)) => Accepted::Complete,
                 // The result was already reported.
+                Ok(_) => Accepted::Nothing,
+                Err(_) => Accepted::Error,
+            },
+            () = world.sleep(patience) => Accepted::Nothing,
+        };
+        world.oracle().accepted(world.now(), label, accepted);
+        if let Accepted::Deferred(id) = accepted {
+            named = Some(id);
+        }
+        if chance.odds(if named.is_some() { 0.8 } else { 0.4 }) {
+            break;
+        }
+        world.sleep(chance.between(Duration::from_millis(10), 30 * MINUTE)).await;
+    }
+    named
+}
+
+/// Has some replica ask the OP for the user (CIBA), and again after an error, as long as the application has patience.
+async fn be_named(world: &World, label: usize) -> Option<ProcessId> {
+    let chance = &world.chance;
+    let mut named = None;
+    for _ in 0..4 {
+        let replica = running(world).await?;
+        let client = &replica.clients[world.op().processes[label].client];
+        let request = client.backchannel_authentication(UserHint::login_hint(format!("user-{label}")));
+        let request = request.context(label.to_string()).idempotency_key(label.to_string());
+        let patience = if world.strikes(0.2) { chance.up_to(2 * MINUTE) } else { Duration::MAX };
+        let accepted = tokio::select! {
+            biased;
+            () = replica.life.ended() => Accepted::Nothing,
+            accepted = replica.poller.request_authentication(request) => match accepted {
+                Ok(openid_deferred::poller::SignIn::Deferred(id)) => Accepted::Deferred(id),
                 Ok(_) => Accepted::Nothing,
                 Err(_) => Accepted::Error,
             },

@@ -1,7 +1,7 @@
 //! What must hold before a user can be asked.
 
 use crate::client::Client;
-use crate::client::backchannel::DeliveryMode;
+use crate::client::delivery_mode::DeliveryMode;
 use crate::client::setting::setting;
 use crate::dialect::Dialect;
 use crate::error::{ConfigurationProblem, Error};

@@ -1,7 +1,7 @@
 //! Settings about backchannel authentication (CIBA).
 
 use super::ClientBuilder;
-use crate::client::backchannel::DeliveryMode;
+use crate::client::delivery_mode::DeliveryMode;
 
 impl ClientBuilder {
     /// Sets the token delivery mode that the client is registered for (`backchannel_token_delivery_mode`, CIBA §4);

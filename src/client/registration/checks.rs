@@ -7,7 +7,7 @@ use url::Url;
 
 use super::metadata::{ClientMetadata, DEFAULT_METHOD};
 use super::request::SUBJECTS;
-use crate::client::backchannel::DeliveryMode;
+use crate::client::delivery_mode::DeliveryMode;
 use crate::client::setting::{check_redirect_uri, setting};
 use crate::dialect::{Dialect, ResponseType};
 use crate::error::{Error, Misuse};

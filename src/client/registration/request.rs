@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::metadata::ClientMetadata;
 use crate::client::algorithms::ClientAlgorithms;
-use crate::client::backchannel::DeliveryMode;
+use crate::client::delivery_mode::DeliveryMode;
 use crate::dialect::{CODE_GRANT, Dialect, ResponseType};
 use crate::id_token::Encryption;
 use crate::jose::{DecryptionKey, Signer, SigningAlgorithm};

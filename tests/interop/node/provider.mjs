@@ -6,7 +6,7 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer } from 'node:https';
 import { createInterface } from 'node:readline';
 
-import Provider from 'oidc-provider';
+import Provider, { errors } from 'oidc-provider';
 
 // Standard output is for one line; the library's output goes to standard error.
 console.log = console.error;
@@ -37,6 +37,46 @@ const server = createServer({
 });
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
 const issuer = `https://localhost:${server.address().port}`;
+
+// The requests of CIBA for users, by their `binding_message`, and those that are approved before they are answered.
+const asked = new Map();
+const hasty = new Set();
+
+const ciba = {
+  enabled: settings.ciba ?? false,
+  deliveryModes: ['poll', 'ping'],
+  processLoginHint: (ctx, hint) => (hint === 'nobody' ? undefined : hint),
+  verifyUserCode: () => {},
+  validateBindingMessage: () => {},
+  validateRequestContext: () => {},
+  triggerAuthenticationDevice: async (ctx, request) => {
+    const message = request.params.binding_message;
+    asked.set(message, request);
+    if (hasty.has(message)) await decide(message, true);
+  },
+};
+
+const decide = async (message, approves) => {
+  const request = asked.get(message);
+  if (!approves) return provider.backchannelResult(request, new errors.AccessDenied('the user declined'));
+  const { accountId, clientId } = request;
+  const grant = new provider.Grant({ accountId, clientId });
+  grant.addOIDCScope(request.scope);
+  await grant.save();
+  return provider.backchannelResult(request, grant, { acr: '0', authTime: Math.floor(Date.now() / 1000) });
+};
+
+// Orders of the test, each as one line that is answered with one line.
+input.on('line', async (line) => {
+  const order = JSON.parse(line);
+  try {
+    if (order.hasty) hasty.add(order.hasty);
+    else await decide(order.decide, order.approve);
+    process.stdout.write('{}\n');
+  } catch (error) {
+    process.stdout.write(`${JSON.stringify({ error: `${error.message} ${error.stack}` })}\n`);
+  }
+});
 
 const certificate = (ctx) => ctx.socket.getPeerX509Certificate();
 
@@ -95,6 +135,7 @@ const provider = new Provider(issuer, {
       requireSignedRequestObject: settings.requireSignedRequestObject ?? false,
     },
     revocation: { enabled: true },
+    ciba,
     ...settings.features,
   },
   ...settings.configuration,
@@ -121,7 +162,7 @@ provider.use(async (ctx, next) => {
 });
 
 // Prints the provider's reason for refusing a request to the test's output.
-for (const name of ['authorization', 'pushed_authorization_request', 'grant', 'userinfo', 'introspection', 'revocation', 'registration_create', 'registration_read', 'registration_update', 'registration_delete']) {
+for (const name of ['authorization', 'pushed_authorization_request', 'backchannel_authentication', 'grant', 'userinfo', 'introspection', 'revocation', 'registration_create', 'registration_read', 'registration_update', 'registration_delete']) {
   provider.on(`${name}.error`, (ctx, error) => console.error(`${name}: ${error.message}: ${error.error_description}`));
 }
 provider.on('server_error', (ctx, error) => console.error(error));

@@ -1,0 +1,59 @@
+//! Keycloak, whose authentication channel is an HTTP endpoint of the test.
+
+use serde_json::{Value, json};
+
+use super::{Counter, Phones};
+use crate::browser::http;
+use crate::certificates::Identity;
+use crate::keycloak::{self, phones};
+use crate::op::{Op as _, Site};
+
+pub(super) struct Bank {
+    site: Site,
+}
+
+/// The channel from Keycloak to the phones, and back.
+pub(super) struct Channel {
+    site: Site,
+}
+
+impl super::Bank for Bank {
+    type Phones = Channel;
+
+    async fn open() -> Option<Self> {
+        Some(Self { site: keycloak::OP.site().await? })
+    }
+
+    fn authority(&self) -> Identity {
+        self.site.authority.clone()
+    }
+
+    fn user(&self) -> &'static str {
+        keycloak::USER
+    }
+
+    async fn counter(self, members: Value) -> Counter<Channel> {
+        let registered = keycloak::OP.register(members).await.expect("it runs");
+        Counter {
+            site: registered.site,
+            client_id: registered.client_id,
+            client_secret: registered.client_secret,
+            user: keycloak::USER,
+            phones: Channel { site: self.site },
+        }
+    }
+}
+
+impl Phones for Channel {
+    async fn answer(&self, message: &str, approves: bool) {
+        let token = phones::token_of(message).await;
+        let answer = json!({ "status": if approves { "SUCCEED" } else { "UNAUTHORIZED" } });
+        let request = http(&self.site.authority.certificate_pem())
+            .post(format!("{}/protocol/openid-connect/ext/ciba/auth/callback", self.site.issuer))
+            .header("Authorization", token)
+            .header("Content-Type", "application/json");
+        let response = request.body(answer.to_string()).send().await.expect("it answers");
+        let status = response.status();
+        assert!(status.is_success(), "{status}: {}", response.text().await.unwrap_or_default());
+    }
+}
