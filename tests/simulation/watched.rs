@@ -9,7 +9,7 @@ use openid_deferred::store::ProcessId;
 use openid_deferred::{Authentication, Outcome};
 
 use crate::life::Life;
-use crate::op::{Decision, Op, Plan, Process, Said};
+use crate::op::{Decision, Dialect, Op, Plan, Process, Said};
 use crate::punctual::{Cancellations, Owed};
 
 /// Schedules are stored in milliseconds, and the age of a sign-in in seconds.
@@ -377,10 +377,14 @@ impl Watched {
                 self.judge_authentication(label, authentication)?;
                 told(&[Said::Success])
             }
-            Outcome::Invalid(violation) if process.plan.forged => match violation.rule().code() {
-                "id_token_nonce" => told(&[Said::Success]),
-                rule => Err(format!("by another rule: {rule}")),
-            },
+            Outcome::Invalid(violation) if process.plan.forged => {
+                let forged =
+                    if op.dialect_of(label) == Dialect::Ciba { Rule::IdTokenAudience } else { Rule::IdTokenNonce };
+                match violation.rule() {
+                    rule if rule == forged => told(&[Said::Success]),
+                    rule => Err(format!("by another rule: {rule:?}")),
+                }
+            }
             Outcome::Invalid(violation) => Err(format!("its token is good: {violation}")),
             Outcome::Denied(_) => told(&[Said::Denied]),
             Outcome::Expired(expiry) if expiry.is_confirmed() => told(&[Said::Expired]),
