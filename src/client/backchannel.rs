@@ -266,7 +266,7 @@ impl AuthenticationRequest<'_> {
         if self.user_code.is_some() {
             client.check_user_code(&metadata)?;
         }
-        client.check_id_tokens_can_be_believed(&metadata)?;
+        client.check_id_token_support(&metadata)?;
         let options = &client.0.options;
         let checks = Checks {
             nonce: None,

@@ -140,6 +140,7 @@ fn is_same(name: &str, requested: Option<&Value>, registered: Option<&Value>) ->
             "token_endpoint_auth_method" => value == DEFAULT_METHOD,
             "id_token_signed_response_alg" => value == "RS256",
             "application_type" => value == "web",
+            "backchannel_token_delivery_mode" => value == "poll",
             "response_types" => set(value) == BTreeSet::from(["code".to_owned()]),
             "grant_types" => set(value) == BTreeSet::from([CODE_GRANT.to_owned()]),
             _ => false,
@@ -214,19 +215,7 @@ fn effect(
         "id_token_encrypted_response_enc"
         | "userinfo_encrypted_response_enc"
         | "authorization_encrypted_response_enc" => content_encryption(text),
-        "backchannel_token_delivery_mode" => match text {
-            Some("push") => (Breaks, "the OP pushes tokens, which this crate does not support"),
-            Some("ping") => (Harmless, "the OP sends pings, and requests need a notification token"),
-            _ if asked.is_some_and(|asked| asked == "poll") => return None,
-            _ => (Weakens, "the OP sends no pings; only polls find the outcome"),
-        },
-        "backchannel_authentication_request_signing_alg" if asked.is_none() => {
-            (Weakens, "the OP accepts only signed backchannel authentication requests, so the client must sign them")
-        }
-        "backchannel_authentication_request_signing_alg" => match answer {
-            None => (Weakens, "the OP does not enforce signed requests, so only the client ensures them"),
-            Some(_) => (Breaks, "the client signs with another algorithm, which the OP refuses"),
-        },
+        name if name.starts_with("backchannel_") => backchannel(name, asked, answer),
         "require_signed_request_object" if asked.is_none() => {
             (Weakens, "the OP accepts only signed authorization requests, so the client must sign them")
         }
@@ -241,9 +230,7 @@ fn effect(
             None => (Weakens, "the OP does not confirm that it knows the client's keys"),
             Some(_) => (Breaks, "the OP registered other keys for the client"),
         },
-        "deferred_client_notification_endpoint" | "backchannel_client_notification_endpoint" => {
-            (Weakens, "the OP sends no pings; only polls find the outcome")
-        }
+        "deferred_client_notification_endpoint" => (Weakens, NO_PINGS),
         "subject_type" | "sector_identifier_uri" => (Weakens, "the `sub` of users is of another kind"),
         "default_max_age" | "require_auth_time" => (Weakens, "ID Tokens may not state when users authenticated"),
         "scope" => match registered.scope().is_some_and(|scopes| !scopes.contains(&"openid")) {
@@ -267,6 +254,36 @@ fn content_encryption(registered: Option<&str>) -> (DifferenceEffect, &'static s
     match registered.map(ContentEncryptionAlgorithm::from_name) {
         Some(None) => (Breaks, "it is encrypted with an algorithm that this crate does not support"),
         Some(Some(_)) | None => (Harmless, "its content is encrypted with another algorithm"),
+    }
+}
+
+const NO_PINGS: &str = "the OP sends no pings; only polls find the outcome";
+
+/// The members of CIBA (§4).
+fn backchannel(name: &str, asked: Option<&Value>, answer: Option<&Value>) -> (DifferenceEffect, &'static str) {
+    match name {
+        "backchannel_token_delivery_mode" => delivery_mode(answer.and_then(Value::as_str)),
+        "backchannel_authentication_request_signing_alg" => backchannel_signature(asked, answer),
+        "backchannel_client_notification_endpoint" => (Weakens, NO_PINGS),
+        _ => (Harmless, "the OP registered another value"),
+    }
+}
+
+fn delivery_mode(text: Option<&str>) -> (DifferenceEffect, &'static str) {
+    match text {
+        Some("push") => (Breaks, "the OP pushes tokens, which this crate does not support"),
+        Some("ping") => (Harmless, "the OP sends pings, and requests need a notification token"),
+        _ => (Weakens, NO_PINGS),
+    }
+}
+
+fn backchannel_signature(asked: Option<&Value>, answer: Option<&Value>) -> (DifferenceEffect, &'static str) {
+    match (asked, answer) {
+        (None, _) => {
+            (Weakens, "the OP accepts only signed backchannel authentication requests, so the client must sign them")
+        }
+        (Some(_), None) => (Weakens, "the OP does not enforce signed requests, so only the client ensures them"),
+        (Some(_), Some(_)) => (Breaks, "the client signs with another algorithm, which the OP refuses"),
     }
 }
 
