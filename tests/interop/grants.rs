@@ -15,7 +15,8 @@ use crate::support::{chain, key_set, world_at};
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 pub(crate) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
-const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const KEY_ID: &str = "the issuer's key";
 
 async fn answered(request: TokenRequest<'_>) -> IssuedTokens {
     let sent = request.send().await;
@@ -49,21 +50,41 @@ pub(crate) async fn a_token_is_exchanged(op: &impl Op) {
 }
 
 pub(crate) async fn an_assertion_is_exchanged(op: &impl Op) {
-    let key = SigningKey::generate(SigningAlgorithm::Rs256).unwrap();
-    let registered = json!({ "grant_types": ["authorization_code", "refresh_token", JWT_BEARER], "jwks": key_set(key.public_jwk()) });
+    let generate = || SigningKey::generate(SigningAlgorithm::Rs256).unwrap();
+    let (key, other) = (generate(), generate());
+    let mut public = key.public_jwk();
+    public.insert("kid".to_owned(), KEY_ID.into());
+    let keys = key_set(public);
+    let registered = json!({ "grant_types": ["authorization_code", "refresh_token", JWT_BEARER], "jwks": keys });
     let Some(world) = world_at(op, registered, |client| client).await else { return };
+    // Some OPs need the consent of the user whom the assertion is about.
+    world.sign_in().await;
+    let (issuer, subject) = op.trusted_issuer(&world.client_id, keys).await;
+    let request = |assertion| world.client.token_request(Grant::jwt_bearer(assertion)).scopes(["openid"]);
+
+    let tokens = answered(request(assertion(&key, &issuer, &subject, &world.site.issuer).await)).await;
+    assert!(tokens.token_type().is_some() && tokens.refresh_token().is_none());
+    assert_eq!(tokens.token_type() == Some("DPoP"), tokens.is_sender_constrained());
+
+    let forged = request(assertion(&other, &issuer, &subject, &world.site.issuer).await).send().await;
+    let refused = forged.expect_err("another key has signed it");
+    assert!(refused.error_response().is_some(), "{}", chain(&refused));
+}
+
+/// An assertion about a user or a client (RFC 7523 §3), which works once.
+async fn assertion(key: &SigningKey, issuer: &str, subject: &str, audience: &str) -> String {
     let now = SystemClock.now().duration_since(UNIX_EPOCH).unwrap();
     let claims = json!({
-        "iss": world.client_id,
-        "sub": world.client_id,
-        "aud": world.site.issuer,
+        "iss": issuer,
+        "sub": subject,
+        "aud": audience,
+        "jti": format!("{}", now.as_nanos()),
         "iat": now.as_secs(),
-        "exp": (now + Duration::from_secs(300)).as_secs(),
+        "exp": (now + Duration::from_secs(200)).as_secs(),
     });
     let segment = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let message = format!("{}.{}", segment(json!({ "alg": "RS256", "typ": "JWT" })), segment(claims));
+    let header = json!({ "alg": "RS256", "typ": "JWT", "kid": KEY_ID });
+    let message = format!("{}.{}", segment(header), segment(claims));
     let signature = key.sign(message.as_bytes()).await.unwrap();
-    let assertion = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
-    let tokens = answered(world.client.token_request(Grant::jwt_bearer(assertion)).scopes(["openid"])).await;
-    assert_eq!(tokens.token_type(), Some("Bearer"));
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }

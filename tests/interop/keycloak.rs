@@ -10,6 +10,7 @@
 //!   a whole (RFC 7591 §2 requires that such members be ignored). It also refuses one whose keys have no `use`.
 //! - At introspection it calls a token inactive unless the client that asks is in the token's audience. A mapper has to
 //!   add the client, even the one to which the token was issued.
+//! - It answers a JWT bearer grant with `invalid_scope` until the user has consented, if the client requires consent.
 //! - It ends the user's session when a token is revoked, and then answers a second revocation with an error.
 #![expect(clippy::disallowed_methods, reason = "it starts and issues tokens in real time")]
 
@@ -220,6 +221,34 @@ impl Running {
         client["attributes"]["standard.token.exchange.enabled"] = json!("true");
         self.admin(Method::PUT, &path, Some(client)).await;
     }
+
+    /// Adds an identity provider whose assertions a client may present (RFC 7523), and makes the user known there by
+    /// this name.
+    async fn add_issuer_of_assertions(&self, issuer: &str, keys: &Value, client_id: &str, subject: &str) {
+        let alias = format!("issuer-for-{client_id}");
+        let provider = json!({
+            "alias": alias,
+            "providerId": "jwt-authorization-grant",
+            "enabled": true,
+            "config": {
+                "issuer": issuer,
+                "jwtAuthorizationGrantEnabled": "true",
+                "useJwksUrl": "false",
+                "publicKeySignatureVerifier": keys.to_string(),
+            },
+        });
+        self.admin(Method::POST, &format!("/{REALM}/identity-provider/instances"), Some(provider)).await;
+
+        let users = self.admin(Method::GET, &format!("/{REALM}/users?exact=true&username={USER}"), None).await;
+        let user = users[0]["id"].as_str().expect("there is the user");
+        let identity = json!({ "identityProvider": alias, "userId": subject, "userName": subject });
+        self.admin(Method::POST, &format!("/{REALM}/users/{user}/federated-identity/{alias}"), Some(identity)).await;
+
+        let path = format!("/{REALM}/clients/{client_id}");
+        let mut client = self.admin(Method::GET, &path, None).await;
+        client["attributes"]["oauth2.jwt.authorization.grant.idp"] = json!(alias);
+        self.admin(Method::PUT, &path, Some(client)).await;
+    }
 }
 
 /// The user's actions on its two pages.
@@ -297,6 +326,13 @@ impl Op for Keycloak {
         old["config"]["active"] = json!(["false"]);
         let path = format!("{path}/{}", old["id"].as_str().expect("it has a name"));
         running.admin(Method::PUT, &path, Some(old.clone())).await;
+    }
+
+    async fn trusted_issuer(&self, client_id: &str, keys: Value) -> (String, String) {
+        let running = running().await.expect("a client has been registered");
+        let (issuer, subject) = (format!("https://issuer.test/{client_id}"), format!("jane of {client_id}"));
+        running.add_issuer_of_assertions(&issuer, &keys, client_id, &subject).await;
+        (issuer, subject)
     }
 
     async fn initial_access_token(&self) -> Option<String> {

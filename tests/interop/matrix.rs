@@ -49,7 +49,7 @@ matrix! {
 
     grants::the_clients_own_tokens_come_at_once: keycloak zitadel;
     grants::a_token_is_exchanged: keycloak zitadel;
-    grants::an_assertion_is_exchanged: zitadel;
+    grants::an_assertion_is_exchanged: keycloak zitadel;
 
     registration::a_client_registers_itself_and_manages_its_registration: keycloak;
 }

@@ -111,6 +111,12 @@ pub(crate) trait Op {
         panic!("the matrix does not ask this OP for that")
     }
 
+    /// Makes the OP accept assertions by these keys in requests of this client. Returns their issuer and subject: the
+    /// client itself, if the OP takes the keys of its registration.
+    async fn trusted_issuer(&self, client_id: &str, _keys: Value) -> (String, String) {
+        (client_id.to_owned(), client_id.to_owned())
+    }
+
     /// Records the consent of the user to a client that has registered itself, if no page asks for it.
     async fn consent(&self, _client_id: &str) {}
 }
