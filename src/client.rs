@@ -29,8 +29,6 @@ mod backchannel;
 mod builder;
 mod cancel;
 mod claims_request;
-mod code_answer;
-mod code_request;
 mod connection;
 mod delivery_mode;
 mod dialect;
@@ -39,7 +37,9 @@ mod exchange;
 mod fapi;
 mod granted;
 mod identity;
+mod initial_answer;
 mod initial_request;
+mod initial_transmission;
 mod interaction;
 mod introspect;
 mod issued_tokens;
@@ -59,6 +59,7 @@ mod revoke;
 mod session;
 mod setting;
 mod stored;
+mod token_holder;
 mod token_request;
 mod token_response;
 mod userinfo;
@@ -82,10 +83,10 @@ pub use registration::{
     ApplicationType, CertificateSubject, ClientMetadata, DifferenceEffect, Registrar, RegistrarBuilder, Registration,
     RegistrationDifference, RegistrationRefusal, RegistrationRequest, SubjectType,
 };
-pub use resource::AccessTokenHolder;
 pub use response_mode::ResponseMode;
 pub use revoke::TokenTypeHint;
 pub use session::AuthorizationSession;
+pub use token_holder::TokenHolder;
 pub use token_request::{Grant, TokenAnswer, TokenRequest};
 pub use userinfo::UserInfo;
 pub use wait::{Wait, WaitEvent};
@@ -336,10 +337,10 @@ impl Client {
         self.longest_request(self.0.options.poll_timeout)
     }
 
-    /// The longest time that an exchange can take, with fetching the OP's metadata and the attempts to connect.
+    /// The longest time that an exchange can take, with fetching the OP's metadata and its repetitions.
     pub(crate) fn longest_exchange(&self) -> Duration {
         let request = self.longest_request(self.0.options.request_timeout);
-        request.saturating_add(LONGEST_FETCH).saturating_add(code_request::longest_connecting())
+        request.saturating_add(LONGEST_FETCH).saturating_add(initial_transmission::longest_repeating())
     }
 
     /// The longest time that a request can take with its repetitions.

@@ -31,6 +31,9 @@ pub(crate) use validation::{is_given_up, validation_pause};
 /// One pending sign-in or token request, which the OP has not decided yet: the identifier that the OP gave it, the DPoP
 /// key that it is bound to, the requirements for the final ID Token, and the schedule of polls.
 ///
+/// It is called so after sign-ins, which most applications defer. A pending grant without a user has the same type; its
+/// outcome is `Outcome::Issued`.
+///
 /// The exchange of a code returns it, or a token request without a user. Pass it to `Client::wait`, or to
 /// `Client::poll` from a job system of your own. Both leave it usable after an error, after their future is dropped
 /// during a request, and after a restart if it was [sealed](Self::seal). A request that was sent continues if the

@@ -8,10 +8,10 @@ use futures_core::future::BoxFuture;
 
 use super::Client;
 use super::authorization_response::{AuthorizationGrant, SignIn};
-use super::code_answer::{CodeAnswer, Received};
-use super::code_request::CodeRequest;
 use super::granted::Granted;
+use super::initial_answer::{InitialAnswer, Received};
 use super::initial_request::InitialRequest;
+use super::initial_transmission::InitialTransmission;
 use super::token_response::{KEYS_PATIENCE, ReceivedTokens};
 use crate::dialect::{Deferral, InitialEndpoint, Times};
 use crate::error::{Error, ErrorKind, Misuse, Rule};
@@ -31,8 +31,8 @@ impl Client {
     /// spent. Two different interim ID Tokens are both [rejected](InterimState::Rejected). An ordinary code returns the
     /// verified [`Authentication`](super::Authentication).
     ///
-    /// The code is sent once. If the connection fails, there are three attempts, and `grant` stays usable. It also
-    /// stays usable if the OP has not processed the code:
+    /// The code is sent once. If the connection fails, or the OP answers with two DPoP nonce challenges in a row, there are
+    /// three attempts, and `grant` stays usable. It also stays usable if the OP has not processed the code:
     ///
     /// - the OP refuses the client's credentials or DPoP proof;
     /// - it requires a DPoP nonce without sending one;
@@ -75,7 +75,7 @@ impl Client {
         if let Some(pending) = &mut request.deferred {
             self.try_to_verify_interim(pending).await;
         }
-        request.deferred.take().map(Exchanged::Deferred).ok_or_else(|| Misuse::CodeSpent.into())
+        request.deferred.take().map(Exchanged::Deferred).ok_or_else(|| Misuse::GrantSpent.into())
     }
 
     /// Verifies the interim ID Token if that is quickly possible. It must not fail, because the code is spent and the
@@ -113,7 +113,7 @@ impl Client {
         if request.received.is_some() {
             return self.complete(request).await.map(Exchanged::Complete);
         }
-        let CodeAnswer { response, sent_at, answered_at: answered, .. } = self.send_request(request, drive).await?;
+        let InitialAnswer { response, sent_at, answered_at: answered, .. } = self.send_request(request, drive).await?;
         let response = response?;
         let deferral = match response.is_deferral {
             true => request.dialect.protocol().deferral(&response.body, self.0.options.invalid_times()).map(Some),
@@ -121,7 +121,8 @@ impl Client {
         };
         match deferral {
             Ok(Some(deferral)) => {
-                drop(response.take());
+                // Tokens beside it are revoked, unless the dialect has an early access token.
+                drop(response);
                 let schedule =
                     Schedule::new(deferral.times, sent_at, answered, self.0.options.final_poll_margin, self.pace());
                 Ok(Exchanged::Deferred(self.deferred(request, deferral, schedule)))
@@ -190,7 +191,7 @@ impl Client {
     }
 
     /// Sends the request, or waits for the one that is already in flight. The answer is taken out of `request`.
-    async fn send_request(&self, request: &mut InitialRequest, drive: Drive) -> Result<CodeAnswer, Error> {
+    async fn send_request(&self, request: &mut InitialRequest, drive: Drive) -> Result<InitialAnswer, Error> {
         if request.in_flight.is_none() {
             let metadata = self.0.provider.metadata().await?;
             let identity = self.identity_at(&metadata)?.clone();
@@ -200,7 +201,7 @@ impl Client {
                 // No tokens are issued there. The first poll shows the key.
                 InitialEndpoint::BackchannelAuthentication => (endpoints.backchannel_authentication()?.clone(), None),
             };
-            let sent = CodeRequest {
+            let sent = InitialTransmission {
                 url,
                 assertion_audience: self.assertion_audience(&metadata).map(str::to_owned),
                 identity,
@@ -253,7 +254,7 @@ impl Client {
     /// Validates final tokens that arrived without waiting. Tokens that are refused are revoked.
     async fn complete(&self, request: &mut InitialRequest) -> Result<Granted, Error> {
         let InitialRequest { received: Some(received), .. } = &*request else {
-            return Err(Misuse::CodeSpent.into());
+            return Err(Misuse::GrantSpent.into());
         };
         let tokens = ReceivedTokens {
             body: &received.response.body,
@@ -331,4 +332,4 @@ pub(crate) enum Exchanged {
 }
 
 /// How the request is run.
-type Drive = fn(BoxFuture<'static, CodeAnswer>) -> Task<CodeAnswer>;
+type Drive = fn(BoxFuture<'static, InitialAnswer>) -> Task<InitialAnswer>;

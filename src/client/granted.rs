@@ -58,7 +58,10 @@ impl Client {
     ) -> Result<Result<Granted, Violation>, Error> {
         match checks {
             Some(checks) => Ok(self.authenticate(checks, received).await?.map(Granted::SignedIn)),
-            None => Ok(self.issued(received).map(Granted::Issued)),
+            None => {
+                let ReceivedTokens { body, received_at, dpop_key, .. } = received;
+                Ok(self.issued(body, received_at, dpop_key).map(Granted::Issued))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use zeroize::Zeroizing;
 
 use super::Client;
-use super::code_answer::{CodeAnswer, Received};
+use super::initial_answer::{InitialAnswer, Received};
 use crate::dialect::{Dialect, InitialEndpoint};
 use crate::dpop::DpopKey;
 use crate::error::{Error, Misuse};
@@ -36,7 +36,7 @@ pub(crate) struct InitialRequest {
     /// Whether the OP may have processed it.
     pub(super) spent: bool,
     /// The request in flight, or its result, until a caller takes it.
-    pub(super) in_flight: Option<Task<CodeAnswer>>,
+    pub(super) in_flight: Option<Task<InitialAnswer>>,
     /// The answer with final tokens, while it cannot be validated. The OP sends it only once.
     pub(super) received: Option<Received>,
     /// The pending request that the OP made of it, while its interim ID Token is verified.
@@ -86,7 +86,7 @@ impl Client {
     pub(super) fn check_request(&self, request: &InitialRequest) -> Result<(), Error> {
         self.check_ownership(&request.issuer, &request.client_id)?;
         if request.spent && !request.keeps_answer() {
-            return Err(Misuse::CodeSpent.into());
+            return Err(Misuse::GrantSpent.into());
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::Client;
 use super::authentication::{GrantedScope, TokenType};
-use super::token_response::{ReceivedTokens, Scope, Tokens};
+use super::token_response::{Binding, Scope, Tokens};
 use crate::clock::saturating_add;
 use crate::dpop::DpopKey;
 use crate::error::{Document, Error, Rule, Violation};
@@ -21,9 +21,10 @@ use crate::secret::Secret;
 /// Tokens that the OP issued for a grant without a user, such as client credentials, a token exchange or an assertion.
 ///
 /// There is no ID Token, because nobody signed in. An ID Token in the response is ignored.
-/// `Client::resource` calls an API with the access token and the key that it is bound to. [Seal](Self::seal) the value
-/// if the tokens are needed later: that includes the key. The crate does not refresh these tokens; repeat the request
-/// when they have expired.
+/// `Client::resource` calls an API with the access token and the key that it is bound to, and `Client::revoke` revokes
+/// the tokens. `Client::refresh` gets a new access token if there is a [refresh token](Self::refresh_token). Most OPs give
+/// none for these grants; repeat the request when the access token has expired. [Seal](Self::seal) the value if the
+/// tokens are needed later: that includes the key that they are bound to.
 pub struct IssuedTokens(Box<Body>);
 
 #[derive(Serialize, Deserialize)]
@@ -78,16 +79,20 @@ impl Sealable for Body {
 
 impl Client {
     /// Reads a token response that needs no ID Token.
-    pub(super) fn issued(&self, received: ReceivedTokens<'_>) -> Result<IssuedTokens, Violation> {
-        let mut tokens = Tokens::parse_without_id_token(received.body)?;
+    pub(super) fn issued(
+        &self,
+        body: &[u8],
+        received_at: SystemTime,
+        dpop_key: Option<&DpopKey>,
+    ) -> Result<IssuedTokens, Violation> {
+        let mut tokens = Tokens::parse_without_id_token(body)?;
         if !tokens.is_no_access_token {
             tokens = tokens.with_usable_access_token()?;
         }
         let violation = |rule, member| Violation::new(rule).in_document(Document::TokenResponse).at_member(member);
         let access_token = tokens.access_token.take().ok_or(violation(Rule::NoAccessToken, "access_token"))?;
-        let certificate_bound = self.binds_to_certificate(&tokens, received.dpop_key);
-        let is_bound = certificate_bound || (tokens.are_dpop() && received.dpop_key.is_some());
-        if self.0.options.drop_unbound_tokens && !is_bound && !tokens.is_no_access_token {
+        let Binding { certificate_bound, is_kept } = self.binding(&tokens, dpop_key);
+        if !is_kept && !tokens.is_no_access_token {
             // Without the tokens nothing is left.
             return Err(violation(Rule::UnknownTokenType, "token_type"));
         }
@@ -99,7 +104,7 @@ impl Client {
             version: Body::VERSION,
             issuer: self.issuer().to_owned(),
             client_id: self.client_id().to_owned(),
-            received_at: received.received_at,
+            received_at,
             access_token,
             token_type: tokens.token_type,
             refresh_token: tokens.refresh_token,
@@ -109,11 +114,27 @@ impl Client {
             issued_token_type,
             authorization_details: tokens.authorization_details,
             extra: tokens.rest,
-            dpop_key: received.dpop_key.cloned(),
+            dpop_key: dpop_key.cloned(),
             certificate_bound,
             after_cancellation: false,
             context: Zeroizing::default(),
         })))
+    }
+}
+
+impl Body {
+    /// Takes the tokens of a refresh (RFC 6749 §6). What its answer leaves out stays as it was.
+    pub(super) fn renew(&mut self, IssuedTokens(renewed): IssuedTokens) {
+        let mut renewed = *renewed;
+        renewed.refresh_token = renewed.refresh_token.or(self.refresh_token.take());
+        if renewed.scope.is_none() && !renewed.scope_unknown {
+            (renewed.scope, renewed.scope_unknown) = (self.scope.take(), self.scope_unknown);
+        }
+        renewed.issued_token_type = renewed.issued_token_type.or(self.issued_token_type.take());
+        renewed.authorization_details = renewed.authorization_details.or(self.authorization_details.take());
+        renewed.after_cancellation = self.after_cancellation;
+        renewed.context = std::mem::take(&mut self.context);
+        *self = renewed;
     }
 }
 
@@ -128,6 +149,10 @@ impl IssuedTokens {
 
     pub(super) fn body(&self) -> &Body {
         &self.0
+    }
+
+    pub(super) fn body_mut(&mut self) -> &mut Body {
+        &mut self.0
     }
 
     /// Sets the context that the application gave with the request.
@@ -163,12 +188,12 @@ impl IssuedTokens {
         self.0.issued_token_type.as_deref()
     }
 
-    /// The refresh token, if the OP gave one.
+    /// The refresh token, if the OP gave one. RFC 6749 §4.4.3 advises against it for client credentials.
     pub fn refresh_token(&self) -> Option<&Secret> {
         self.0.refresh_token.as_ref()
     }
 
-    /// When the tokens were received.
+    /// When the tokens were received: with the answer to the grant, or with the latest refresh.
     pub fn received_at(&self) -> SystemTime {
         self.0.received_at
     }

@@ -342,10 +342,11 @@ impl Client {
                 }
             },
             Sent::Error(answer) => self.judge_error(dialect, answer, at),
-            Sent::Unusable { violation, verdict, retry_after, .. } => {
+            Sent::Unusable { violation, verdict, retry_after, tokens, .. } => {
                 let unanswered = verdict == Verdict::MayBeLost;
                 let error = Error::new(violation).transient().with_retry_after(retry_after);
-                polled(Answer::Trouble { unanswered, retry_after }, Some(error))
+                let unwanted = tokens.filter(|_| !dialect.protocol().has_early_access_token()).map(SuccessBody);
+                Polled { answer: Answer::Trouble { unanswered, retry_after }, error: Some(error), at, unwanted }
             }
         }
     }
@@ -373,7 +374,8 @@ impl Client {
             };
             error.with_retry_after(retry_after)
         });
-        let unwanted = unwanted.filter(|_| verdict.is_end());
+        // Until the end, an early access token is still needed.
+        let unwanted = unwanted.filter(|_| verdict.is_end() || !protocol.has_early_access_token());
         let interaction = self.checked_interaction(interaction);
         Polled { answer: Answer::Error { response, retry_after, interaction }, error, at, unwanted }
     }

@@ -1,4 +1,4 @@
-//! RFC 6749 §6 and OpenID Connect Core 1.0 §12: gets new tokens for a user who signed in before.
+//! RFC 6749 §6 and OpenID Connect Core 1.0 §12: gets new tokens with the refresh token of an earlier outcome.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,11 +7,13 @@ use std::time::Duration;
 use url::Url;
 
 use super::Client;
-use super::authentication::{Authentication, Body, TokenType};
+use super::authentication::{Body, TokenType};
+use super::issued_tokens;
 use super::refreshed::Refreshed;
 use super::revoke::{Revocation, tokens_to_revoke};
 use super::setting::setting;
-use super::token_response::{KEYS_PATIENCE, TOKEN_RESPONSE_LIMIT, Tokens, final_violation, not_interim};
+use super::token_holder::{HeldTokens, HeldTokensMut, Holder, TokenHolder};
+use super::token_response::{Binding, KEYS_PATIENCE, TOKEN_RESPONSE_LIMIT, Tokens, final_violation, not_interim};
 use crate::clock::Clock;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, ErrorAnswer, Failure};
@@ -27,17 +29,18 @@ pub(super) use flight::Flights;
 const STEP: &str = "refreshing the tokens";
 
 impl Client {
-    /// Gets new tokens with the refresh token, bound to the same DPoP key, and stores them in `authentication`.
+    /// Gets new tokens with the refresh token, bound to the same DPoP key, and stores them in `tokens`: those of a
+    /// sign-in, or those of a grant without a user.
     ///
     /// If the answer has a refresh token, it replaces the old one; otherwise the old one stays. Seal and store the
-    /// authentication again at once: an OP that replaces refresh tokens treats a second use of the old one as theft.
+    /// tokens again at once: an OP that replaces refresh tokens treats a second use of the old one as theft.
     ///
     /// Callers that refresh the same tokens at the same time, each with its own copy, share one request and its answer.
     /// So does a copy that is refreshed up to a minute later, or after a caller was dropped during the request. Several
     /// programs must coordinate this themselves, for example with a lock in their database.
     ///
     /// A new ID Token is compared with that of the sign-in: it must be about the same user and the same authentication
-    /// (OpenID Connect Core 1.0 §12.2).
+    /// (OpenID Connect Core 1.0 §12.2). For a grant without a user it is ignored.
     ///
     /// ```
     /// # use openid_deferred::{Authentication, Client, Error, ErrorKind};
@@ -54,6 +57,20 @@ impl Client {
     /// # }
     /// ```
     ///
+    /// Without a user, the request is repeated if there is no refresh token, or no longer a valid one:
+    ///
+    /// ```
+    /// # use openid_deferred::{Client, Error, Grant, IssuedTokens, TokenAnswer};
+    /// # async fn example(client: &Client, tokens: &mut IssuedTokens) -> Result<(), Error> {
+    /// if tokens.refresh_token().is_some() {
+    ///     client.refresh(tokens).await?; // seal and store `tokens`
+    /// } else if let TokenAnswer::Complete(new) = client.token_request(Grant::client_credentials()).send().await? {
+    ///     *tokens = new;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// After an error the tokens are the old ones. [`is_transient`](Error::is_transient) states whether to try again.
@@ -63,17 +80,18 @@ impl Client {
     ///   is transient, because nothing else can be done but to try again. An OP that replaces refresh tokens may then
     ///   answer `invalid_grant`.
     /// - [`ErrorResponse`](ErrorKind::ErrorResponse): the OP refused. After `invalid_grant` the user has to sign in
-    ///   again.
+    ///   again, or the grant has to be requested again.
     /// - [`Protocol`](ErrorKind::Protocol): the answer broke a rule. If the error is transient, such as
-    ///   [`Rule::KeysUnavailable`](crate::error::Rule::KeysUnavailable), the answer is kept in `authentication`, also
+    ///   [`Rule::KeysUnavailable`](crate::error::Rule::KeysUnavailable), the answer is kept in the authentication, also
     ///   when it is sealed. The next call validates it again without a request. It is kept for 24 hours and at least
     ///   200 attempts, whichever ends later. Calls in quick succession count as one attempt: at first they must be a
     ///   second apart, and in a long outage ten minutes. If the error is not transient, or after that time, the new
     ///   tokens are revoked.
-    /// - [`Misuse`](ErrorKind::Misuse): there is no refresh token, or `authentication` belongs to another client.
-    pub async fn refresh(&self, authentication: &mut Authentication) -> Result<(), Error> {
-        let key = authentication.body().dpop_key.clone();
-        self.refresh_with(authentication, async |_| Ok(key)).await
+    /// - [`Misuse`](ErrorKind::Misuse): there is no refresh token, or the tokens belong to another client.
+    pub async fn refresh(&self, tokens: &mut impl TokenHolder) -> Result<(), Error> {
+        let HeldTokensMut(holder) = tokens.tokens_mut();
+        let key = holder.tokens().dpop_key.cloned();
+        self.refresh_with(holder, async |_| Ok(key)).await
     }
 
     /// Like [`refresh`](Self::refresh), with a new DPoP key that the new tokens are bound to.
@@ -83,7 +101,7 @@ impl Client {
     ///
     /// Callers that ask for a new key at the same time share one request and one new key. There may be a
     /// [`refresh`](Self::refresh) of the same tokens that is in flight or has just ended, or an answer to one in
-    /// `authentication`. Then this call takes its tokens first, and refreshes them with the new key.
+    /// `tokens`. Then this call takes its tokens first, and refreshes them with the new key.
     ///
     /// # Errors
     ///
@@ -91,8 +109,8 @@ impl Client {
     /// one without DPoP.
     ///
     /// After an error the tokens are bound to the old key. They can be newer than before if another refresh returned
-    /// them, so seal and store the authentication after an error too.
-    pub async fn refresh_with_new_key(&self, authentication: &mut Authentication) -> Result<(), Error> {
+    /// them, so seal and store them after an error too.
+    pub async fn refresh_with_new_key(&self, tokens: &mut impl TokenHolder) -> Result<(), Error> {
         const SETTING: &str = "refresh_with_new_key";
         if self.identity().await?.authentication.method() == "none" {
             return Err(setting(SETTING, "the refresh tokens of a public client are bound to their key"));
@@ -102,13 +120,14 @@ impl Client {
             let key = client.new_dpop_key(&metadata).await?;
             key.map(Some).ok_or_else(|| setting(SETTING, "DPoP is off"))
         };
-        let thumbprint = |body: &Body| body.dpop_key.as_ref().map(|key| key.thumbprint().to_owned());
-        let old = thumbprint(authentication.body());
+        let thumbprint = |tokens: HeldTokens<'_>| tokens.dpop_key.map(|key| key.thumbprint().to_owned());
+        let old = thumbprint(tokens.tokens());
         loop {
-            self.refresh_with(authentication, new_key).await?;
+            let HeldTokensMut(holder) = tokens.tokens_mut();
+            self.refresh_with(holder, new_key).await?;
             // Tokens bound to the old key come from the request of another caller. The loop ends after a request of
             // this one.
-            if thumbprint(authentication.body()) != old {
+            if thumbprint(tokens.tokens()) != old {
                 return Ok(());
             }
         }
@@ -116,18 +135,28 @@ impl Client {
 
     async fn refresh_with(
         &self,
-        authentication: &mut Authentication,
+        holder: Holder<'_>,
         key: impl AsyncFnOnce(&Self) -> Result<Option<DpopKey>, Error>,
     ) -> Result<(), Error> {
-        let body = authentication.body_mut();
-        self.check_ownership(&body.issuer, &body.client_id)?;
+        let tokens = holder.tokens();
+        self.check_ownership(tokens.issuer, tokens.client_id)?;
+        let refresh_token = tokens.refresh_token.cloned();
+        let request = async {
+            let refresh_token = refresh_token.ok_or(Misuse::NoRefreshToken)?;
+            let key = key(self).await?;
+            self.request_refresh(refresh_token, key).await
+        };
         let refreshed = async {
-            if body.refreshed.is_none() {
-                let refresh_token = body.refresh_token.clone().ok_or(Misuse::NoRefreshToken)?;
-                let key = key(self).await?;
-                body.refreshed = Some(self.request_refresh(refresh_token, key).await?);
+            match holder {
+                Holder::SignedIn(body) => {
+                    if body.refreshed.is_none() {
+                        body.refreshed = Some(request.await?);
+                    }
+                    self.conclude_refresh(body).await
+                }
+                // Its validation needs no keys of the OP, so the answer is never kept.
+                Holder::Issued(body) => self.conclude_refresh_without_user(body, &request.await?).await,
             }
-            self.conclude_refresh(body).await
         };
         refreshed.await.map_err(|error| error.in_step(STEP))
     }
@@ -172,22 +201,16 @@ impl Client {
         };
         let (tokens, id_token) = match judged {
             Ok(judged) => judged,
-            Err(violation) => {
-                tracing::warn!(rule = violation.rule().code(), "the response to a refresh is not valid");
-                self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
-                return Err(Error::new(violation).permanent());
-            }
+            Err(violation) => return Err(self.refuse_refresh(violation, &refreshed).await),
         };
-        let key_bound = tokens.are_dpop() && refreshed.dpop_key.is_some();
-        let certificate_bound = self.binds_to_certificate(&tokens, refreshed.dpop_key.as_ref());
-        let keep_tokens = key_bound || certificate_bound || !self.0.options.drop_unbound_tokens;
-        if !keep_tokens {
+        let Binding { certificate_bound, is_kept } = self.binding(&tokens, refreshed.dpop_key.as_ref());
+        if !is_kept {
             self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
         }
         body.received_at = refreshed.received_at;
-        body.access_token = tokens.usable().filter(|_| keep_tokens).cloned();
+        body.access_token = tokens.usable().filter(|_| is_kept).cloned();
         body.token_type = tokens.token_type.unwrap_or(TokenType::Bearer);
-        body.refresh_token = tokens.refresh_token.or(body.refresh_token.take()).filter(|_| keep_tokens);
+        body.refresh_token = tokens.refresh_token.or(body.refresh_token.take()).filter(|_| is_kept);
         body.expires_in = tokens.expires_in;
         tokens.scope.replace(&mut body.scope, &mut body.scope_unknown);
         body.authorization_details = tokens.authorization_details.or(body.authorization_details.take());
@@ -198,6 +221,27 @@ impl Client {
             body.refreshed_id_token = Some(id_token);
         }
         Ok(())
+    }
+
+    /// The same for the tokens of a grant without a user. An ID Token in the answer is ignored.
+    async fn conclude_refresh_without_user(
+        &self,
+        body: &mut issued_tokens::Body,
+        refreshed: &Refreshed,
+    ) -> Result<(), Error> {
+        let Refreshed { body: answer, received_at, dpop_key, .. } = refreshed;
+        match self.issued(answer, *received_at, dpop_key.as_ref()) {
+            Ok(tokens) => body.renew(tokens),
+            Err(violation) => return Err(self.refuse_refresh(violation, refreshed).await),
+        }
+        Ok(())
+    }
+
+    /// Revokes the tokens of an answer that is not valid.
+    async fn refuse_refresh(&self, violation: Violation, refreshed: &Refreshed) -> Error {
+        tracing::warn!(rule = violation.rule().code(), "the response to a refresh is not valid");
+        self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
+        Error::new(violation).permanent()
     }
 
     /// The outer error is transient, the inner one is not.

@@ -5,13 +5,11 @@ use http::{HeaderMap, Method};
 use url::Url;
 
 use super::Client;
-use super::authentication::{Authentication, TokenType};
-use super::issued_tokens::IssuedTokens;
+use super::authentication::TokenType;
 use super::setting::setting;
-use crate::dpop::DpopKey;
+use super::token_holder::{HeldTokens, TokenHolder};
 use crate::endpoint::{Failure, Presentation, ResourceRequest, stated_error};
 use crate::error::{ConfigurationProblem, Document, Error, Misuse};
-use crate::secret::Secret;
 use crate::transport::{ClientCertificate, HttpResponse};
 
 /// The longest response in bytes. Applications fetch larger ones with their own HTTP client.
@@ -25,59 +23,6 @@ pub(super) struct Call<'a> {
     pub(super) body: Bytes,
     pub(super) document: Document,
     pub(super) body_limit: usize,
-}
-
-/// Tokens with which [`Client::resource`] calls an API: those of an [`Authentication`], or [`IssuedTokens`]. No other
-/// type can implement it.
-pub trait AccessTokenHolder: Sealed {}
-
-/// What it takes to present an access token.
-pub struct Presented<'a> {
-    issuer: &'a str,
-    client_id: &'a str,
-    access_token: Option<&'a Secret>,
-    token_type: Option<TokenType>,
-    dpop_key: Option<&'a DpopKey>,
-    certificate_bound: bool,
-}
-
-/// Keeps [`AccessTokenHolder`] closed.
-pub trait Sealed {
-    #[doc(hidden)]
-    fn presented(&self) -> Presented<'_>;
-}
-
-impl AccessTokenHolder for Authentication {}
-
-impl Sealed for Authentication {
-    fn presented(&self) -> Presented<'_> {
-        let body = self.body();
-        Presented {
-            issuer: &body.issuer,
-            client_id: &body.client_id,
-            access_token: body.access_token.as_ref(),
-            token_type: Some(body.token_type),
-            dpop_key: body.dpop_key.as_ref(),
-            certificate_bound: body.certificate_bound,
-        }
-    }
-}
-
-impl AccessTokenHolder for IssuedTokens {}
-
-impl Sealed for IssuedTokens {
-    fn presented(&self) -> Presented<'_> {
-        let body = self.body();
-        Presented {
-            issuer: &body.issuer,
-            client_id: &body.client_id,
-            // A token of another kind must not be sent to a resource.
-            access_token: body.token_type.is_some().then_some(&body.access_token),
-            token_type: body.token_type,
-            dpop_key: body.dpop_key.as_ref(),
-            certificate_bound: body.certificate_bound,
-        }
-    }
 }
 
 impl Client {
@@ -117,7 +62,7 @@ impl Client {
     ///   an address which [`refuse_private_addresses`](super::ClientBuilder::refuse_private_addresses) excludes.
     pub async fn resource(
         &self,
-        tokens: &impl AccessTokenHolder,
+        tokens: &impl TokenHolder,
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, Error> {
         let (parts, body) = request.into_parts();
@@ -134,8 +79,7 @@ impl Client {
             document: Document::Resource,
             body_limit: RESOURCE_RESPONSE_LIMIT,
         };
-        let presented = tokens.presented();
-        let sent = self.with_access_token(presented, call);
+        let sent = self.with_access_token(tokens.tokens(), call);
         let received = sent.await.map_err(|error| error.in_step("calling a protected resource"))?;
         let mut response = http::Response::new(received.body);
         if let Some(error) = stated_error(received.status, &received.headers) {
@@ -146,10 +90,15 @@ impl Client {
         Ok(response)
     }
 
-    pub(super) async fn with_access_token(&self, tokens: Presented<'_>, call: Call<'_>) -> Result<HttpResponse, Error> {
+    pub(super) async fn with_access_token(
+        &self,
+        tokens: HeldTokens<'_>,
+        call: Call<'_>,
+    ) -> Result<HttpResponse, Error> {
         let Call { method, url, headers, body, document, body_limit } = call;
         self.check_ownership(tokens.issuer, tokens.client_id)?;
-        let access_token = tokens.access_token.ok_or(Misuse::NoAccessToken)?;
+        // A token of another kind must not be sent to a resource.
+        let access_token = tokens.access_token.filter(|_| tokens.token_type.is_some()).ok_or(Misuse::NoAccessToken)?;
         let request = ResourceRequest {
             method,
             url,

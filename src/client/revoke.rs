@@ -6,8 +6,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::Client;
-use super::authentication::Authentication;
 use super::granted::Granted;
+use super::token_holder::{HeldTokens, Sealed as _, TokenHolder};
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints};
 use crate::error::{Document, Error};
@@ -41,10 +41,11 @@ impl TokenTypeHint {
 }
 
 impl Client {
-    /// Revokes the tokens of a sign-in, for a user who signs out for good. It can be repeated, and does nothing if
-    /// there are no tokens.
+    /// Revokes the tokens of a sign-in, for a user who signs out for good, or those of a grant without a user, which are
+    /// no longer needed. It can be repeated, and does nothing if there are no tokens.
     ///
-    /// The refresh token is first, because many OPs then also revoke the access tokens that it produced.
+    /// The requests are bound to the DPoP key of the tokens. The refresh token is first, because many OPs then also
+    /// revoke the access tokens that it produced.
     ///
     /// ```
     /// # async fn example(client: &openid_deferred::Client, authentication: openid_deferred::Authentication)
@@ -57,18 +58,13 @@ impl Client {
     /// # Errors
     ///
     /// The errors of [`revoke_token`](Self::revoke_token), for the first token that could not be revoked. The other one
-    /// is tried anyway. [`Misuse`](crate::ErrorKind::Misuse) for an authentication of another client.
-    pub async fn revoke(&self, authentication: &Authentication) -> Result<(), Error> {
-        let tokens = authentication.body();
-        self.check_ownership(&tokens.issuer, &tokens.client_id)?;
-        let key = tokens.dpop_key.as_ref();
+    /// is tried anyway. [`Misuse`](crate::ErrorKind::Misuse) for tokens of another client.
+    pub async fn revoke(&self, tokens: &impl TokenHolder) -> Result<(), Error> {
+        let tokens = tokens.tokens();
+        self.check_ownership(tokens.issuer, tokens.client_id)?;
         let mut revoked = Ok(());
-        for (token, hint) in
-            [(&tokens.refresh_token, TokenTypeHint::RefreshToken), (&tokens.access_token, TokenTypeHint::AccessToken)]
-        {
-            if let Some(token) = token {
-                revoked = revoked.and(self.request_revocation(token, Some(hint), key).await);
-            }
+        for (token, hint) in tokens.to_revoke() {
+            revoked = revoked.and(self.request_revocation(token, Some(hint), tokens.dpop_key).await);
         }
         revoked
     }
@@ -118,20 +114,12 @@ impl Client {
 
     /// Revokes the tokens of a grant that no caller is left to receive.
     pub(crate) async fn revoke_granted(&self, granted: &Granted) {
-        let (access_token, refresh_token, key) = match granted {
-            Granted::SignedIn(authentication) => {
-                let body = authentication.body();
-                (body.access_token.as_ref(), body.refresh_token.as_ref(), body.dpop_key.as_ref())
-            }
-            Granted::Issued(tokens) => {
-                let body = tokens.body();
-                (Some(&body.access_token), body.refresh_token.as_ref(), body.dpop_key.as_ref())
-            }
+        let tokens = match granted {
+            Granted::SignedIn(authentication) => authentication.tokens(),
+            Granted::Issued(tokens) => tokens.tokens(),
         };
-        let refresh_token = refresh_token.map(|token| (token.clone(), TokenTypeHint::RefreshToken));
-        let access_token = access_token.map(|token| (token.clone(), TokenTypeHint::AccessToken));
-        let tokens: Vec<_> = refresh_token.into_iter().chain(access_token).collect();
-        self.revoke_each_quietly(&tokens, key).await;
+        let each: Vec<_> = tokens.to_revoke().map(|(token, hint)| (token.clone(), hint)).collect();
+        self.revoke_each_quietly(&each, tokens.dpop_key).await;
     }
 
     async fn revoke_each_quietly(&self, tokens: &[(Secret, TokenTypeHint)], dpop_key: Option<&DpopKey>) {
@@ -144,6 +132,16 @@ impl Client {
         let timeout = self.0.options.request_timeout;
         let assertion_audience = self.assertion_audience(&metadata);
         Revocation { url, client, assertion_audience, dpop_key, timeout }.send_quietly(&self.0.endpoints, tokens).await;
+    }
+}
+
+impl<'a> HeldTokens<'a> {
+    /// The tokens in the order in which they are revoked. The refresh token is first, because many OPs then also revoke
+    /// the access tokens that it produced.
+    fn to_revoke(&self) -> impl Iterator<Item = (&'a Secret, TokenTypeHint)> + use<'a> {
+        let refresh_token = self.refresh_token.map(|token| (token, TokenTypeHint::RefreshToken));
+        let access_token = self.access_token.map(|token| (token, TokenTypeHint::AccessToken));
+        refresh_token.into_iter().chain(access_token)
     }
 }
 

@@ -69,11 +69,8 @@ impl Client {
             Ok(id_token) => id_token,
             Err(violation) => return Ok(Err(violation)),
         };
-        let key_bound = tokens.are_dpop() && received.dpop_key.is_some();
-        // The binding inside the OP's token is for resource servers. The registration says that it is there.
-        let certificate_bound = self.binds_to_certificate(&tokens, received.dpop_key);
-        let keep_tokens = key_bound || certificate_bound || !self.0.options.drop_unbound_tokens;
-        if !keep_tokens {
+        let Binding { certificate_bound, is_kept } = self.binding(&tokens, received.dpop_key);
+        if !is_kept {
             self.revoke_quietly(received.body, received.dpop_key).await;
         }
         Ok(Ok(Authentication::new(authentication::Body {
@@ -83,8 +80,8 @@ impl Client {
             received_at: received.received_at,
             id_token,
             token_type: tokens.token_type.unwrap_or(TokenType::Bearer),
-            access_token: tokens.usable().filter(|_| keep_tokens).cloned(),
-            refresh_token: tokens.refresh_token.filter(|_| keep_tokens),
+            access_token: tokens.usable().filter(|_| is_kept).cloned(),
+            refresh_token: tokens.refresh_token.filter(|_| is_kept),
             expires_in: tokens.expires_in,
             scope_unknown: tokens.scope == Scope::Unknown,
             scope: tokens.scope.listed(),
@@ -100,16 +97,19 @@ impl Client {
         })))
     }
 
-    /// Whether tokens are bound to the client certificate, as was registered. Tokens that the OP calls DPoP-bound are
-    /// not.
-    pub(super) fn binds_to_certificate(&self, tokens: &Tokens, dpop_key: Option<&DpopKey>) -> bool {
-        if tokens.are_dpop() && dpop_key.is_none() {
+    /// How the tokens of a response to a request with this key are bound.
+    pub(super) fn binding(&self, tokens: &Tokens, dpop_key: Option<&DpopKey>) -> Binding {
+        let options = &self.0.options;
+        let is_without_key = tokens.are_dpop() && dpop_key.is_none();
+        if is_without_key {
             tracing::warn!(
                 "the OP answered with `token_type` `DPoP` to a request without a proof; the token cannot be used"
             );
-            return false;
         }
-        self.0.options.certificate_bound_access_tokens && dpop_key.is_none()
+        // The binding inside the OP's token is for resource servers. The registration says that it is there.
+        let certificate_bound = options.certificate_bound_access_tokens && dpop_key.is_none() && !is_without_key;
+        let key_bound = tokens.are_dpop() && dpop_key.is_some();
+        Binding { certificate_bound, is_kept: key_bound || certificate_bound || !options.drop_unbound_tokens }
     }
 
     async fn verify(
@@ -213,6 +213,14 @@ pub(super) fn final_violation(error: &Error) -> Violation {
         },
         _ => Violation::new(Rule::KeysUnavailable),
     }
+}
+
+/// How tokens are bound.
+pub(super) struct Binding {
+    /// Bound to the client certificate, as was registered. Tokens that the OP calls DPoP-bound are not.
+    pub(super) certificate_bound: bool,
+    /// Whether the client keeps them: they are bound, or it need not drop unbound ones.
+    pub(super) is_kept: bool,
 }
 
 /// The members of a token response that this crate reads.

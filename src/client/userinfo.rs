@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::Client;
 use super::authentication::Authentication;
-use super::resource::{Call, Sealed as _};
+use super::resource::Call;
+use super::token_holder::Sealed as _;
 use crate::clock::unix_seconds;
 use crate::endpoint::{gives_nonce, stated_error, without_byte_order_mark};
 use crate::error::{Document, Error, ErrorResponse, Rule, Violation};
@@ -117,7 +118,7 @@ impl Client {
             document: Document::UserInfo,
             body_limit: USERINFO_LIMIT,
         };
-        let response = self.with_access_token(authentication.presented(), call).await?;
+        let response = self.with_access_token(authentication.tokens(), call).await?;
         let is_success = matches!(response.status.as_u16(), 200..=203);
         if let Some(error) = stated_error(response.status, &response.headers) {
             return Err(match error.code() {

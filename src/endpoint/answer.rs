@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::{challenge, retry_after};
@@ -30,6 +30,8 @@ pub(crate) enum Answer {
         /// What it means for the grant all the same.
         verdict: Verdict,
         retry_after: Option<Duration>,
+        /// The body, if it has tokens. They are not used and should be revoked.
+        tokens: Option<Zeroizing<Vec<u8>>>,
     },
 }
 
@@ -75,7 +77,10 @@ impl Answer {
             Err(violation) => {
                 let (violation, status) = (violation.in_document(document), status.as_u16());
                 let verdict = Verdict::of(status, None);
-                Self::Unusable { violation: violation.with_status(status), status, verdict, retry_after }
+                let has_tokens =
+                    Object::document(&response.body, document).is_ok_and(|body| has_tokens(body.members()));
+                let tokens = has_tokens.then(|| Zeroizing::new(response.body.into()));
+                Self::Unusable { violation: violation.with_status(status), status, verdict, retry_after, tokens }
             }
         }
     }
@@ -97,7 +102,7 @@ impl Answer {
             Self::Unusable { status, retry_after, .. } => (status, retry_after),
         };
         let violation = violation.with_status(status);
-        Self::Unusable { violation, status, verdict: Verdict::TurnedAway, retry_after }
+        Self::Unusable { violation, status, verdict: Verdict::TurnedAway, retry_after, tokens: None }
     }
 }
 
@@ -150,9 +155,7 @@ impl Members {
             return Err(Violation::new(Rule::MalformedJson).at_position(1, 1));
         }
         let mut members = Object::read(body, document, &["error"])?;
-        let tokens = ["deferred_auth_id", "access_token", "refresh_token", "id_token"];
-        let is_token = |value: &Value| value.as_str().is_some_and(|token| !token.is_empty());
-        let has_tokens = tokens.iter().any(|name| members.get(*name).is_some_and(is_token));
+        let has_tokens = has_tokens(&members);
         let mut member = |name| members.shift_remove(name).filter(|value| !value.is_null());
         Ok(Self { error: member("error"), error_description: member("error_description"), has_tokens })
     }
@@ -169,6 +172,13 @@ impl Members {
             Some(_) => Err(Violation::new(Rule::InvalidMember).at_member("error")),
         }
     }
+}
+
+/// Whether one of the members is a token or the identifier of a deferred response.
+fn has_tokens(members: &Map<String, Value>) -> bool {
+    let is_token = |value: &Value| value.as_str().is_some_and(|token| !token.is_empty());
+    let names = ["deferred_auth_id", "access_token", "refresh_token", "id_token"];
+    names.iter().any(|name| members.get(*name).is_some_and(is_token))
 }
 
 /// Whether a value is null or empty.

@@ -237,7 +237,7 @@ mod tests {
             Error::new(ErrorKind::Randomness),
             Error::new(ErrorKind::Cryptography),
             Error::new(ErrorKind::OutcomeUnknown),
-            Misuse::CodeSpent.into(),
+            Misuse::GrantSpent.into(),
             Misuse::ShutDown.into(),
             SessionProblem::Expired.into(),
             TransportProblem::Timeout.into(),

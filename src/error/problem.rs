@@ -103,12 +103,13 @@ pub enum Misuse {
     /// The value belongs to another client: its issuer or client identifier differs.
     #[error("this value belongs to another client (issuer or client identifier differ)")]
     ForeignValue,
-    /// The sign-in has its outcome; there is nothing left to poll.
-    #[error("this sign-in has ended; there is nothing left to poll")]
+    /// The sign-in or token request has its outcome; there is nothing left to poll.
+    #[error("this sign-in or token request has ended; there is nothing left to poll")]
     NothingToPoll,
-    /// The code of this grant has been sent to the OP and must not be sent again. Start a new sign-in.
-    #[error("the code of this grant was already sent; start a new sign-in")]
-    CodeSpent,
+    /// The grant, such as an authorization code, has been sent to the OP and must not be sent again. Start a new sign-in,
+    /// or make a new token request.
+    #[error("this grant was already sent to the OP; start a new sign-in or make a new token request")]
+    GrantSpent,
     /// The response to this authorization session was already used. Start a new sign-in.
     #[error("the response to this authorization session was already used; start a new sign-in")]
     SessionSpent,

@@ -15,7 +15,7 @@ pub(crate) struct Polled {
     /// The error for the caller, if the answer is not just "pending".
     pub(crate) error: Option<Error>,
     pub(crate) at: Moment,
-    /// The body of an answer that ends the sign-in but contains tokens, which are revoked.
+    /// The body of an answer that is not a success but contains tokens, which are revoked.
     pub(crate) unwanted: Option<SuccessBody>,
 }
 

@@ -65,6 +65,13 @@ impl TestProviderBuilder {
         self
     }
 
+    /// Issues refresh tokens for grants without a user too (IETF dialect). By default it does not, as RFC 6749 §4.4.3
+    /// advises for client credentials.
+    pub fn refresh_tokens_for_all_grants(mut self) -> Self {
+        self.settings.ietf.refreshes_all_grants = true;
+        self
+    }
+
     /// Repeats `deferral_code`, `interval` and the remaining `expires_in` in pending answers to polls, as some servers
     /// do.
     pub fn repeats_members(mut self) -> Self {

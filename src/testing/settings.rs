@@ -181,6 +181,8 @@ pub(super) struct IetfSettings {
     pub(super) requires_interaction: bool,
     pub(super) repeats_members: bool,
     pub(super) cannot_revoke_codes: bool,
+    /// Issues refresh tokens for grants without a user too.
+    pub(super) refreshes_all_grants: bool,
     pub(super) is_the_demo: bool,
 }
 

@@ -337,7 +337,8 @@ impl Handler<'_> {
             response["authorization_details"] = serde_json::from_str(details).unwrap_or_default();
         }
         let keeps_the_old = self.endpoint == Endpoint::Refresh && !self.op.settings.rotates_refresh_tokens;
-        if self.op.settings.refresh_tokens && !keeps_the_old && grant.signs_in() {
+        let may_be_refreshed = grant.signs_in() || self.op.settings.ietf.refreshes_all_grants;
+        if self.op.settings.refresh_tokens && !keeps_the_old && may_be_refreshed {
             let token = self.op.opaque(Opaque::Text);
             // RFC 9449 §5: refresh tokens of public clients are bound to the key, those of others to the client.
             let key = key.filter(|_| client.is_public()).map(str::to_owned);

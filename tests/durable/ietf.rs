@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::{CLIENT_ID, HOUR, SECOND, World, client_of, happened, next, ping_request, world_of, world_with};
@@ -429,4 +430,20 @@ async fn an_op_that_cannot_revoke_codes_after_all_is_asked_once() {
     world.sleep(3 * HOUR).await;
     let asked = world.op.requests_to(Endpoint::Revocation).len();
     assert!(asked <= 2, "{asked} requests that the OP has to refuse");
+}
+
+#[tokio::test]
+async fn tokens_beside_pending_answers_are_revoked_and_polling_continues() {
+    let world = ietf(|op| op.decisions(DecisionPolicy::after_polls(2))).await;
+    for endpoint in [Endpoint::ClientCredentials, Endpoint::Poll] {
+        world.op.misbehave(Fault::edit_any_json(endpoint, |members| {
+            members.insert("access_token".into(), json!("a token beside an error"));
+        }));
+    }
+    world.waiting_grant().await;
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Issued(_)), "{delivery:?}");
+    world.sleep(SECOND).await;
+    assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2);
+    world.op.assert_clean();
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use openid_deferred::compatibility::PollCredential;
-use openid_deferred::error::{Misuse, Rule};
+use openid_deferred::error::Misuse;
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, InterimToken, NoncePolicy, RecordedRequest, TestClient, TestProviderBuilder,
     jwk_thumbprint,
 };
 use openid_deferred::{
-    ClientAuthentication, ClientBuilder, Clock as _, DpopMode, ErrorKind, Outcome, Poll, SigningKey,
+    ClientAuthentication, ClientBuilder, Clock as _, DpopMode, ErrorKind, Outcome, Poll, SignIn, SigningKey,
 };
 use serde_json::{Value, json};
 
@@ -226,12 +226,12 @@ async fn nonces_of_authorization_server_and_resource_server_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn a_second_challenge_to_the_exchange_is_not_answered_again() {
+async fn two_challenges_in_a_row_cost_no_sign_in() {
     let world = with_nonces(NoncePolicy::Required).await;
     world.op.misbehave(Fault::forget_nonces(Endpoint::Exchange).times(2));
-    let error = world.sign_in().await.unwrap_err();
-    assert_eq!(error.rule(), Some(Rule::SecondNonceChallenge), "{error:?}");
-    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
+    assert!(matches!(world.sign_in().await, Ok(SignIn::Deferred(_))));
+    assert_eq!((world.op.requests_to(Endpoint::Exchange).len(), world.op.faults_left()), (3, 0));
+    world.op.assert_clean();
 }
 
 // Proofs.

@@ -7,6 +7,8 @@ mod grants;
 mod interaction;
 mod polling;
 mod sign_in;
+mod tokens;
+mod unused_tokens;
 
 use std::sync::Arc;
 

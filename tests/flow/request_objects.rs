@@ -13,7 +13,7 @@ use openid_deferred::{
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use crate::steps::{claims_of, parameters};
+use crate::steps::{claims_of, header_of, parameters};
 use crate::support::{
     CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, World, assert_approved, client_of, provider, seconds, world, world_with,
 };
@@ -61,13 +61,6 @@ fn names(url: &Url) -> Vec<String> {
 /// The request object in a URL.
 fn object(url: &Url) -> String {
     parameters(url, "request").pop().expect("the URL has a request object")
-}
-
-fn header_of(jwt: &str) -> Value {
-    use base64::Engine as _;
-    let header = jwt.split('.').next().unwrap();
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).unwrap();
-    serde_json::from_slice(&json).unwrap()
 }
 
 #[track_caller]

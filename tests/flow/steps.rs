@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_core::future::BoxFuture;
 use openid_deferred::error::TransportProblem;
-use openid_deferred::testing::{Endpoint, RecordedRequest};
+use openid_deferred::testing::{Endpoint, RecordedRequest, jwk_thumbprint};
 use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 use openid_deferred::{AuthorizationGrant, Error};
 use url::Url;
@@ -46,10 +46,24 @@ pub(crate) fn parameters(url: &Url, name: &str) -> Vec<String> {
 
 /// The unverified claims of a JWT.
 pub(crate) fn claims_of(jwt: &str) -> serde_json::Value {
+    part_of(jwt, 1)
+}
+
+/// The unverified header of a JWT.
+pub(crate) fn header_of(jwt: &str) -> serde_json::Value {
+    part_of(jwt, 0)
+}
+
+/// The thumbprint of the key that the proof of a request shows.
+pub(crate) fn proven_key(request: &RecordedRequest) -> Option<String> {
+    jwk_thumbprint(&header_of(request.header("dpop")?)["jwk"].to_string())
+}
+
+fn part_of(jwt: &str, index: usize) -> serde_json::Value {
     use base64::Engine as _;
-    let payload = jwt.split('.').nth(1).expect("a JWT has three parts");
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).expect("its parts are base64url");
-    serde_json::from_slice(&json).expect("its payload is JSON")
+    let part = jwt.split('.').nth(index).expect("a JWT has three parts");
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).expect("its parts are base64url");
+    serde_json::from_slice(&json).expect("its header and payload are JSON")
 }
 
 /// A network that refuses the first connections to the token endpoint and counts all of them.

@@ -165,7 +165,8 @@ fn to_shared(result: Option<&Result<Refreshed, Error>>) -> Result<Refreshed, Err
 
 /// Whether the answer has a refresh token that replaces the old one. Otherwise the old one may be used again.
 fn replaces(answer: &Refreshed, refresh_token: &Secret) -> bool {
-    Tokens::parse(&answer.body).is_ok_and(|tokens| tokens.refresh_token.is_some_and(|new| new != *refresh_token))
+    Tokens::parse_without_id_token(&answer.body)
+        .is_ok_and(|tokens| tokens.refresh_token.is_some_and(|new| new != *refresh_token))
 }
 
 #[cfg(test)]

@@ -33,14 +33,14 @@ async fn a_nonce_challenge_costs_one_more_request_with_the_same_code_and_everyth
 }
 
 #[tokio::test]
-async fn a_second_challenge_is_trouble_and_leaves_the_grant_usable() {
+async fn challenges_without_an_end_are_trouble_and_leave_the_grant_usable() {
     let world = op_with(|op| op.dpop_nonces(NoncePolicy::Required)).await;
     let mut grant = world.grant().await;
-    world.op.misbehave(Fault::forget_nonces(Endpoint::Exchange).times(2));
+    world.op.misbehave(Fault::forget_nonces(Endpoint::Exchange).times(6));
     let error = world.client.exchange(&mut grant).await.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::SecondNonceChallenge));
     assert!(!grant.is_spent() && error.is_transient());
-    assert_eq!(world.exchanges().len(), 2);
+    assert_eq!((world.exchanges().len(), world.op.faults_left()), (6, 0), "three attempts");
     assert!(matches!(world.client.exchange(&mut grant).await, Ok(SignIn::Deferred(_))));
     world.op.assert_clean();
 }
@@ -49,6 +49,16 @@ async fn a_second_challenge_is_trouble_and_leaves_the_grant_usable() {
 fn challenge(endpoint: Endpoint, nonces: &[&str]) -> Fault {
     let fault = Fault::error(endpoint, "use_dpop_nonce");
     nonces.iter().fold(fault, |fault, nonce| fault.header("DPoP-Nonce", nonce))
+}
+
+#[tokio::test]
+async fn a_second_challenge_that_asks_to_wait_is_not_answered_at_once() {
+    let world = world().await;
+    let mut grant = world.grant().await;
+    world.op.misbehave(challenge(Endpoint::Exchange, &["one"]).header("retry-after", "30").times(2));
+    let error = world.client.exchange(&mut grant).await.unwrap_err();
+    assert_eq!((error.rule(), error.retry_after()), (Some(Rule::SecondNonceChallenge), Some(Duration::from_secs(30))));
+    assert_eq!(world.exchanges().len(), 2);
 }
 
 #[tokio::test]

@@ -122,6 +122,21 @@ async fn an_exchange_response_with_an_error_is_refused_and_its_tokens_are_revoke
 }
 
 #[tokio::test]
+async fn tokens_in_an_exchange_response_that_contradicts_itself_are_revoked_unless_one_may_be_early() {
+    for (identifier, revoked) in [(json!({}), 2), (json!({ "deferred_auth_id": "an identifier" }), 0)] {
+        let world = world().await;
+        let mut grant = world.grant().await;
+        let mut body = json!({ "error": "warning", "access_token": "a", "refresh_token": "r" });
+        body.as_object_mut().unwrap().extend(identifier.as_object().unwrap().clone());
+        world.op.misbehave(Fault::response(Endpoint::Exchange, 200, "application/json", body.to_string()));
+        let error = world.client.exchange(&mut grant).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+        tokio::task::yield_now().await;
+        assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), revoked, "{identifier}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_for_humans_is_no_answer() {
     let (_, error) = lost(Fault::status(Endpoint::Exchange, 200)).await;
     let ErrorKind::Protocol(violation) = cause(&error).kind() else { panic!("{error:?}") };
@@ -187,7 +202,7 @@ async fn an_exchange_that_is_dropped_in_the_middle_goes_on_and_the_next_call_tak
         let signed_in = world.client.exchange(&mut grant).await;
         assert!(matches!(signed_in, Ok(SignIn::Deferred(_))), "{absence}: {signed_in:?}");
         let error = world.client.exchange(&mut grant).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::CodeSpent));
+        assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantSpent));
         assert_eq!(world.exchanges().len(), 1);
         world.op.assert_clean();
     }
@@ -214,7 +229,7 @@ async fn an_exchange_that_is_dropped_while_the_interim_token_is_verified_keeps_t
     drop_exchange_after(&world, &mut grant, 1).await;
     let Ok(SignIn::Deferred(mut pending)) = world.client.exchange(&mut grant).await else { panic!("it was lost") };
     let error = world.client.exchange(&mut grant).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::CodeSpent));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantSpent));
     assert_eq!(world.exchanges().len(), 1);
     assert!(matches!(world.wait(&mut pending).await, Outcome::Approved(_)));
     world.op.assert_clean();
@@ -278,7 +293,7 @@ async fn a_refused_code_is_spent() {
     assert_eq!((response.code(), response.status()), ("invalid_grant", Some(400)));
     assert!(grant.is_spent());
     let error = world.client.exchange(&mut grant).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::CodeSpent));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantSpent));
     assert_eq!(world.exchanges().len(), 1);
 }
 
@@ -288,7 +303,7 @@ async fn a_code_is_exchanged_once() {
     let mut grant = world.grant().await;
     assert!(world.client.exchange(&mut grant).await.is_ok());
     let error = world.client.exchange(&mut grant).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::CodeSpent));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantSpent));
     assert_eq!(world.exchanges().len(), 1);
     world.op.assert_clean();
 }

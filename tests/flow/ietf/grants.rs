@@ -1,7 +1,7 @@
 //! Grants without a user.
 
 use openid_deferred::error::{Misuse, Rule};
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, NoncePolicy};
 use openid_deferred::tokens::GrantedScope;
 use openid_deferred::{ErrorKind, Grant};
 use serde_json::json;
@@ -219,6 +219,21 @@ async fn an_unrequested_id_token_is_not_available() {
     }));
     let tokens = complete(world.client.token_request(Grant::client_credentials()).send().await.unwrap());
     assert_eq!((tokens.extra("id_token"), tokens.extra("x_op")), (None, Some(&json!(7))));
+}
+
+#[tokio::test]
+async fn two_nonce_challenges_in_a_row_cost_no_grant_and_use_no_assertion_twice() {
+    let world = ietf(|op| op.dpop_nonces(NoncePolicy::Required)).await;
+    let grants = [
+        (Grant::client_credentials(), Endpoint::ClientCredentials),
+        (Grant::jwt_bearer(world.op.assertion("user-1")), Endpoint::JwtBearer),
+    ];
+    for (grant, endpoint) in grants {
+        world.op.misbehave(Fault::forget_nonces(endpoint).times(2));
+        issued(world.wait(&mut deferred(world.client.token_request(grant).send().await.unwrap())).await);
+        assert_eq!((world.op.requests_to(endpoint).len(), world.op.faults_left()), (3, 0));
+    }
+    world.op.assert_clean();
 }
 
 #[tokio::test]

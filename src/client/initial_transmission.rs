@@ -1,4 +1,4 @@
-//! The token request that exchanges a code or sends another grant, and its repetition after a failed connection.
+//! The transmission of a code or another grant to the token endpoint, and its repetition while the grant is unspent.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -7,22 +7,23 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::Client;
-use super::code_answer::{CodeAnswer, CodeResponse};
+use super::initial_answer::{InitialAnswer, InitialResponse};
 use super::token_response::TOKEN_RESPONSE_LIMIT;
 use crate::dialect::{Dialect, InitialEndpoint};
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
-use crate::error::{Document, Error, ErrorKind, TransportProblem, Verdict};
+use crate::error::{Document, Error, ErrorKind, Rule, TransportProblem, Verdict};
 use crate::secret::Secret;
 
-/// If the connection fails, the grant is unspent and the user may be waiting, so there are a few quick attempts.
-const CONNECTION_ATTEMPTS: u32 = 3;
-const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
-const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
+/// If the connection fails, or the OP rejects two DPoP nonces, the grant is unspent and the user may be waiting, so there
+/// are a few quick attempts.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A token request with a code, or for a grant without a user. It owns everything that it needs, so that it can outlive
-/// the call that started it.
-pub(super) struct CodeRequest {
+/// An [`InitialRequest`](super::initial_request::InitialRequest) on its way to the OP. It owns everything that it needs,
+/// so that it can outlive the call that started it.
+pub(super) struct InitialTransmission {
     pub(super) client: Client,
     pub(super) url: Url,
     pub(super) identity: ClientIdentity,
@@ -35,8 +36,8 @@ pub(super) struct CodeRequest {
     pub(super) may_defer: bool,
 }
 
-impl CodeRequest {
-    pub(super) async fn send(self) -> CodeAnswer {
+impl InitialTransmission {
+    pub(super) async fn send(self) -> InitialAnswer {
         let clock = &*self.client.0.clock;
         let started = clock.monotonic();
         let mut attempt = 1;
@@ -47,24 +48,29 @@ impl CodeRequest {
                 && !spent
                 && self.may_be_repeated(error, attempt, started)
             {
-                clock.sleep(CONNECTION_PAUSE * attempt).await;
+                clock.sleep(PAUSE * attempt).await;
                 attempt += 1;
                 continue;
             }
-            return CodeAnswer { response, spent, sent_at, answered_at: self.client.now() };
+            return InitialAnswer { response, spent, sent_at, answered_at: self.client.now() };
         }
     }
 
-    /// Whether the connection failed and the code may be sent again.
+    /// Whether the OP has not seen the grant, and a repetition may help.
     fn may_be_repeated(&self, error: &Error, attempt: u32, started: Duration) -> bool {
         let waited = self.client.0.clock.monotonic().saturating_sub(started);
-        let enough = attempt == CONNECTION_ATTEMPTS || waited >= CONNECTION_PATIENCE;
-        let refused = error.kind() == &ErrorKind::Transport(TransportProblem::Refused);
-        !enough && !refused && matches!(error.kind(), ErrorKind::Transport(_))
+        let enough = attempt == ATTEMPTS || waited >= PATIENCE;
+        let is_disconnected = match error.kind() {
+            ErrorKind::Transport(problem) => *problem != TransportProblem::Refused,
+            _ => false,
+        };
+        // The next attempt has the nonce of the last challenge.
+        let is_challenged = error.rule() == Some(Rule::SecondNonceChallenge) && error.retry_after().is_none();
+        !enough && (is_disconnected || is_challenged)
     }
 
-    /// Sends one request. Returns a successful response, and whether the OP may have used the code up.
-    async fn send_once(&self) -> (Result<CodeResponse, Error>, bool) {
+    /// Sends one request. Returns a successful response, and whether the OP may have used the grant up.
+    async fn send_once(&self) -> (Result<InitialResponse, Error>, bool) {
         let request = EndpointRequest {
             url: &self.url,
             document: self.document(),
@@ -88,7 +94,9 @@ impl CodeRequest {
                 }
                 self.refused(verdict, Error::new(answer.response), answer.retry_after)
             }
-            Ok(Answer::Unusable { violation, verdict, retry_after, .. }) => {
+            Ok(Answer::Unusable { violation, verdict, retry_after, tokens, .. }) => {
+                // Revokes them when it is dropped.
+                drop(tokens.map(|body| self.response(body, None)));
                 self.refused(verdict, Error::new(violation), retry_after)
             }
             Err(Failure { error, may_have_been_sent: true }) => (Err(unknown(error)), true),
@@ -122,11 +130,16 @@ impl CodeRequest {
         (Err(error.with_retry_after(retry_after)), spent)
     }
 
-    fn response(&self, body: Zeroizing<Vec<u8>>, error: Option<&str>) -> CodeResponse {
+    fn response(&self, body: Zeroizing<Vec<u8>>, error: Option<&str>) -> InitialResponse {
         // An OP may send the identifier without the error code that belongs to it. It is given only once.
         let is_bare = error.is_none() && self.may_defer && self.dialect.has_only_an_identifier(&body);
-        let is_deferral = self.defers(error) || is_bare;
-        CodeResponse { body, is_deferral, client: self.client.clone(), dpop_key: self.dpop_key.clone() }
+        InitialResponse {
+            body,
+            is_deferral: self.defers(error) || is_bare,
+            dialect: self.dialect,
+            client: self.client.clone(),
+            dpop_key: self.dpop_key.clone(),
+        }
     }
 }
 
@@ -134,7 +147,7 @@ fn unknown(error: Error) -> Error {
     Error::new(ErrorKind::OutcomeUnknown).with_source(error)
 }
 
-/// The longest time from the first attempt to connect to the start of the last one.
-pub(super) fn longest_connecting() -> Duration {
-    CONNECTION_PATIENCE.saturating_add(CONNECTION_PAUSE * (CONNECTION_ATTEMPTS - 1))
+/// The longest time from the start of the first attempt to that of the last one.
+pub(super) fn longest_repeating() -> Duration {
+    PATIENCE.saturating_add(PAUSE * (ATTEMPTS - 1))
 }
