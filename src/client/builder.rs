@@ -354,11 +354,16 @@ impl ClientBuilder {
         if self.client_id.is_empty() {
             return Err(setting("client_id", "it is empty; take the one that the OP registered"));
         }
-        self.check_own_redirect_uri()?;
+        if let Some(redirect_uri) = &self.redirect_uri {
+            check_redirect_uri(redirect_uri)?;
+        }
         let cancellation_endpoint = self.cancellation_url()?;
         self.check_combinations()?;
+        let needs_redirect_uri = self.check_need_of_redirect_uri();
         let Connection { issuer, urls, provider, endpoints, clock, random } =
             self.connection.connect(self.credentials.certificate())?;
+        // A setting with a wrong value is reported before one that is missing.
+        needs_redirect_uri?;
         let inner = Inner {
             assertion_audience: self.assertion_audience,
             issuer,
@@ -403,10 +408,9 @@ impl ClientBuilder {
         Ok(Some(url))
     }
 
-    fn check_own_redirect_uri(&self) -> Result<(), Error> {
-        match (self.redirect_uri.as_deref(), self.options.without_redirect_uri) {
-            (Some(redirect_uri), false) => check_redirect_uri(redirect_uri),
-            (None, true) => Ok(()),
+    fn check_need_of_redirect_uri(&self) -> Result<(), Error> {
+        match (&self.redirect_uri, self.options.without_redirect_uri) {
+            (Some(_), false) | (None, true) => Ok(()),
             (Some(_), true) => Err(setting("without_redirect_uri", "`redirect_uri` is set too; remove one of them")),
             (None, false) => Err(setting(
                 "redirect_uri",
