@@ -229,15 +229,21 @@ impl Client {
         if self.pushes(metadata) {
             self.push_endpoint(metadata)?;
         }
+        self.check_id_token_algorithms(metadata)?;
         self.check_response_mode(metadata)?;
+        self.check_encryption(metadata)?;
         self.check_request_objects(metadata).await?;
-        self.check_id_tokens(metadata).await
+        self.check_keys().await
     }
 
     /// The checks of discovery for ID Tokens.
     async fn check_id_tokens(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         self.check_id_token_algorithms(metadata)?;
         self.check_encryption(metadata)?;
+        self.check_keys().await
+    }
+
+    async fn check_keys(&self) -> Result<(), Error> {
         // An OP whose tokens are authenticated with the client secret may have no keys at all.
         if !self.id_token_algorithms().await?.iter().all(|algorithm| algorithm.is_symmetric()) {
             self.0.provider.keys().await?;
