@@ -184,7 +184,7 @@ impl AuthenticationRequest<'_> {
     }
 
     /// Sets the bearer token that the OP is to present in the ping about this request, for
-    /// [`DeliveryMode::Ping`]: at least 128 bits of randomness, at most 1,024 characters of RFC 6750 §2.1. A poller that
+    /// [`DeliveryMode::Ping`](super::DeliveryMode::Ping): at least 128 bits of randomness, at most 1,024 characters of RFC 6750 §2.1. A poller that
     /// [receives pings](crate::poller::PollerBuilder::receives_pings) makes one itself.
     pub fn notification_token(mut self, token: impl Into<Secret>) -> Self {
         self.notification_token = Some(token.into());
