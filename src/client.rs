@@ -52,6 +52,7 @@ mod refresh;
 mod refreshed;
 mod registration;
 mod request_object;
+mod request_values;
 mod resource;
 mod response_mode;
 mod response_parameters;

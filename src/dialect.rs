@@ -81,7 +81,8 @@ impl Dialect {
     }
 }
 
-/// The rules in which a dialect differs from the others.
+/// The rules in which a dialect differs from the others. A dialect says nothing about what it does not have: a method with
+/// a body describes a dialect without that feature.
 pub(crate) trait Protocol: Sync {
     /// The grant type of polls.
     fn grant_type(&self) -> &'static str;
@@ -94,7 +95,9 @@ pub(crate) trait Protocol: Sync {
     fn notification_token(&self) -> &'static str;
 
     /// Where a request begins that the OP may defer.
-    fn initial_endpoint(&self) -> InitialEndpoint;
+    fn initial_endpoint(&self) -> InitialEndpoint {
+        InitialEndpoint::Token
+    }
 
     /// Whether the OP's metadata advertises the dialect for sign-ins in a browser.
     fn is_advertised(&self, metadata: &Map<String, Value>) -> bool;
@@ -112,7 +115,9 @@ pub(crate) trait Protocol: Sync {
     fn grant_types(&self, kind: ResponseType) -> &'static [&'static str];
 
     /// The parameter by which a request allows the OP to defer its answer.
-    fn opt_in(&self) -> Option<(&'static str, &'static str)>;
+    fn opt_in(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
 
     /// Whether an answer to the first token request defers the tokens: a success, or an error with this code.
     fn defers(&self, error: Option<&str>) -> bool;
@@ -121,20 +126,30 @@ pub(crate) trait Protocol: Sync {
     fn deferral(&self, body: &[u8], invalid_times: InvalidTimes) -> Result<Deferral, Violation>;
 
     /// Whether the first answer may have an early access token, which polls can present.
-    fn has_early_access_token(&self) -> bool;
+    fn has_early_access_token(&self) -> bool {
+        false
+    }
 
     /// Whether this error code of a poll means that the OP has not decided, besides `authorization_pending` and
     /// `slow_down`.
-    fn is_pending(&self, code: &str) -> bool;
+    fn is_pending(&self, _code: &str) -> bool {
+        false
+    }
 
     /// What a pending answer says about the interaction of the user.
-    fn interaction(&self, code: &str, body: &[u8]) -> Interaction;
+    fn interaction(&self, _code: &str, _body: &[u8]) -> Interaction {
+        Interaction::Unmentioned
+    }
 
     /// Whether each request needs a notification token of its own.
-    fn needs_fresh_notification_tokens(&self) -> bool;
+    fn needs_fresh_notification_tokens(&self) -> bool {
+        false
+    }
 
     /// Whether a client that authenticates with this method must bind its requests to a DPoP key.
-    fn binding(&self, method: &str) -> Binding;
+    fn binding(&self, _method: &str) -> Binding {
+        Binding::Optional
+    }
 
     /// How the client tells the OP that the outcome is no longer wanted.
     fn cancellation(&self) -> Cancellation;

@@ -246,21 +246,12 @@ impl Client {
             form.push(("code_verifier".into(), verifier.clone()));
         }
         InitialRequest {
-            issuer: session.issuer.clone(),
-            client_id: session.client_id.clone(),
-            dialect: session.dialect,
             may_defer: is_deferred || session.opted_in,
-            form,
-            signed: false,
             dpop_key: session.dpop_key.clone(),
             context: session.context.clone(),
             checks: Some(session.checks.clone()),
             code,
-            notification_token: None,
-            spent: false,
-            in_flight: None,
-            received: None,
-            deferred: None,
+            ..InitialRequest::new(self, session.dialect, form)
         }
     }
 }

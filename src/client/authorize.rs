@@ -8,13 +8,14 @@ use zeroize::Zeroizing;
 
 use super::Client;
 use super::claims_request::ClaimsRequest;
+use super::request_values::{check_context, check_details, check_extra};
 use super::response_mode::ResponseMode;
 use super::session::{self, AuthorizationSession};
 use super::setting::{check_redirect_uri, setting};
 use crate::clock::unix_seconds;
 use crate::dialect::{Dialect, ResponseType};
 use crate::dpop::DpopKey;
-use crate::error::{Error, Misuse};
+use crate::error::Error;
 use crate::jose;
 use crate::pending::Checks;
 use crate::provider::ProviderMetadata;
@@ -47,9 +48,6 @@ const RESERVED: [&str; 21] = [
     "request_uri",
     "completion_mode",
 ];
-
-/// The longest context of the application in bytes. A session with one still fits into a cookie.
-pub(super) const LONGEST_CONTEXT: usize = 256;
 
 /// An authorization request that is being built. Finish with [`start`](Self::start).
 #[must_use = "an authorization request has no effect until `start` returns its URL"]
@@ -331,21 +329,14 @@ impl AuthorizationRequest<'_> {
     /// Makes the checks that need no metadata, and returns the redirect URI.
     fn check(&self) -> Result<String, Error> {
         let client = self.client;
-        if let Some((name, _)) = self.extra.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
-            return Err(Misuse::ReservedParameter(name.clone()).into());
-        }
-        if self.context.len() > LONGEST_CONTEXT {
-            return Err(Misuse::ContextTooLong { actual: self.context.len(), limit: LONGEST_CONTEXT }.into());
-        }
+        check_extra(&self.extra, &RESERVED)?;
+        check_context(&self.context)?;
         let redirect_uri = self.redirect_uri.as_ref().or(client.0.redirect_uri.as_ref());
         let redirect_uri =
             redirect_uri.ok_or_else(|| setting("redirect_uri", "set the registered one on the client"))?;
         check_redirect_uri(redirect_uri)?;
         client.0.options.check_fapi_redirect_uri(redirect_uri)?;
-        if self.details.as_ref().is_some_and(|details| !are_details(details)) {
-            let problem = "it must be a JSON array of objects that each have a `type` (RFC 9396 §2)";
-            return Err(setting("authorization_details", problem));
-        }
+        check_details(self.details.as_ref())?;
         Ok(redirect_uri.clone())
     }
 
@@ -525,12 +516,6 @@ impl fmt::Debug for AuthorizationRequest<'_> {
             .field("signed", &self.signed)
             .finish_non_exhaustive()
     }
-}
-
-/// RFC 9396 §2: "an array of JSON objects", of which each has a "type" that is a string.
-pub(super) fn are_details(details: &Value) -> bool {
-    let has_type = |detail: &Value| detail.get("type").is_some_and(Value::is_string);
-    details.as_array().is_some_and(|details| !details.is_empty() && details.iter().all(has_type))
 }
 
 /// The claims that the `claims` parameter makes essential in the ID Token and that this crate checks (OpenID Connect

@@ -8,12 +8,12 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Client;
-use super::authorize::{LONGEST_CONTEXT, are_details};
 use super::exchange::Exchanged;
 use super::initial_request::InitialRequest;
+use super::request_values::{check_context, check_details, check_extra};
 use super::setting::setting;
 use crate::dialect::Dialect;
-use crate::error::{Document, Error, Misuse, Rule, Violation};
+use crate::error::{Document, Error, Rule, Violation};
 use crate::pending::{Checks, PendingAuthentication};
 use crate::secret::Secret;
 
@@ -141,8 +141,8 @@ impl AuthenticationRequest<'_> {
         self
     }
 
-    /// Sets the code that only the user and the OP know, so that nobody else can start requests to the user. The user
-    /// enters it in the application, which must not store it.
+    /// Sets the code that only the user and the OP know. It keeps other people from starting requests to the user. The
+    /// user enters it in the application, which must not store it.
     pub fn user_code(mut self, code: impl Into<Secret>) -> Self {
         self.user_code = Some(code.into());
         self
@@ -184,8 +184,8 @@ impl AuthenticationRequest<'_> {
     }
 
     /// Sets the bearer token that the OP is to present in the ping about this request, for
-    /// [`DeliveryMode::Ping`](super::DeliveryMode::Ping): at least 128 bits of randomness, at most 1,024 characters of RFC 6750 §2.1. A poller that
-    /// [receives pings](crate::poller::PollerBuilder::receives_pings) makes one itself.
+    /// [`DeliveryMode::Ping`](super::DeliveryMode::Ping): at least 128 bits of randomness, at most 1,024 characters of
+    /// RFC 6750 §2.1. A poller that [receives pings](crate::poller::PollerBuilder::receives_pings) makes one itself.
     pub fn notification_token(mut self, token: impl Into<Secret>) -> Self {
         self.notification_token = Some(token.into());
         self
@@ -228,7 +228,7 @@ impl AuthenticationRequest<'_> {
     ///   client.
     /// - [`Signer`](crate::ErrorKind::Signer) and [`Transport`](crate::ErrorKind::Transport) if nothing was sent.
     /// - [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if the request was sent and no usable answer arrived. The
-    ///   OP may ask the user, and nobody gets the answer.
+    ///   OP may ask the user, but the user's decision is lost.
     /// - [`Protocol`](crate::ErrorKind::Protocol) if the answer broke a rule.
     pub async fn send(self) -> Result<PendingAuthentication, Error> {
         let client = self.client;
@@ -276,40 +276,25 @@ impl AuthenticationRequest<'_> {
             require_acr: false,
             essential_acr: Vec::new(),
         };
+        let form = self.form();
         Ok(InitialRequest {
-            issuer: client.issuer().to_owned(),
-            client_id: client.client_id().to_owned(),
-            dialect: Dialect::Ciba,
-            may_defer: true,
             signed: self.signed,
             dpop_key: client.new_dpop_key(&metadata).await?,
-            checks: Some(checks),
-            code: None,
-            notification_token: self.notification_token.clone(),
-            spent: false,
-            in_flight: None,
-            received: None,
-            deferred: None,
-            form: self.form(),
             context: self.context,
+            checks: Some(checks),
+            notification_token: self.notification_token,
+            ..InitialRequest::new(client, Dialect::Ciba, form)
         })
     }
 
     /// Refuses what is wrong whatever the OP supports.
     fn check_parameters(&self) -> Result<(), Error> {
-        if let Some((name, _)) = self.extra.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
-            return Err(Misuse::ReservedParameter(name.clone()).into());
-        }
+        check_extra(&self.extra, &RESERVED)?;
         if self.signed {
             self.client.check_request_object_parameters(&self.extra)?;
         }
-        if self.context.len() > LONGEST_CONTEXT {
-            return Err(Misuse::ContextTooLong { actual: self.context.len(), limit: LONGEST_CONTEXT }.into());
-        }
-        if self.details.as_ref().is_some_and(|details| !are_details(details)) {
-            let problem = "it must be a JSON array of objects that each have a `type` (RFC 9396 §2)";
-            return Err(setting("authorization_details", problem));
-        }
+        check_context(&self.context)?;
+        check_details(self.details.as_ref())?;
         self.hint.check(self.client)?;
         if self.binding_message.as_ref().is_some_and(|text| text.is_empty() || text.chars().any(char::is_control)) {
             return Err(setting("binding_message", "it is empty or has control characters, which no device shows"));

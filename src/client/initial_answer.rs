@@ -1,4 +1,4 @@
-//! The answer to a code or another grant.
+//! The answer to an initial request.
 
 use std::mem;
 use std::time::SystemTime;
@@ -63,7 +63,7 @@ impl Drop for InitialResponse {
         tracing::debug!(
             issuer = client.issuer(),
             client_id = client.client_id(),
-            "tokens arrived that nobody takes; they are revoked"
+            "tokens arrived after their caller had gone, or beside a deferral; they are revoked"
         );
         drop(Task::spawn(async move { client.revoke_quietly(&body, dpop_key.as_ref()).await }));
     }

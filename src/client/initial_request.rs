@@ -44,6 +44,27 @@ pub(crate) struct InitialRequest {
 }
 
 impl InitialRequest {
+    /// A request with these parameters that has not been sent. It may be deferred, and nothing is bound to a key.
+    pub(super) fn new(client: &Client, dialect: Dialect, form: Vec<(Cow<'static, str>, Secret)>) -> Self {
+        Self {
+            issuer: client.issuer().to_owned(),
+            client_id: client.client_id().to_owned(),
+            dialect,
+            may_defer: true,
+            form,
+            signed: false,
+            dpop_key: None,
+            context: Zeroizing::default(),
+            checks: None,
+            code: None,
+            notification_token: None,
+            spent: false,
+            in_flight: None,
+            received: None,
+            deferred: None,
+        }
+    }
+
     /// Whether the request was sent and its result can still be taken.
     pub(super) fn keeps_answer(&self) -> bool {
         self.in_flight.is_some() || self.received.is_some() || self.deferred.is_some()

@@ -1,4 +1,4 @@
-//! The transmission of a code or another grant to the token endpoint, and its repetition while the grant is unspent.
+//! The transmission of an initial request, and its repetition while the OP has not processed it.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -20,7 +20,7 @@ use crate::secret::Secret;
 
 /// Tokens that the OP issued for a grant without a user, such as client credentials, a token exchange or an assertion.
 ///
-/// There is no ID Token, because nobody signed in. An ID Token in the response is ignored.
+/// There is no ID Token, because no user signed in. An ID Token in the response is ignored.
 /// `Client::resource` calls an API with the access token and the key that it is bound to, and `Client::revoke` revokes
 /// the tokens. `Client::refresh` gets a new access token if there is a [refresh token](Self::refresh_token). Most OPs give
 /// none for these grants; repeat the request when the access token has expired. [Seal](Self::seal) the value if the

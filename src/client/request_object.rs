@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::Client;
+use super::request_values::check_extra;
 use super::setting::setting;
 use crate::clock::{saturating_add, unix_seconds};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
@@ -72,10 +73,7 @@ impl Client {
 
     /// Whether the parameters can be part of a request object: some names are claims of the JWT itself.
     pub(super) fn check_request_object_parameters(&self, extra: &[(String, String)]) -> Result<(), Error> {
-        match extra.iter().find(|(name, _)| CLAIMS.contains(&name.as_str())) {
-            Some((name, _)) => Err(Misuse::ReservedParameter(name.clone()).into()),
-            None => Ok(()),
-        }
+        check_extra(extra, &CLAIMS)
     }
 
     /// Signs the parameters, and encrypts the result if that was registered (RFC 9101 §4 and §6.1).

@@ -8,14 +8,14 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Client;
-use super::authorize::{LONGEST_CONTEXT, are_details};
 use super::exchange::Exchanged;
 use super::initial_request::InitialRequest;
 use super::issued_tokens::IssuedTokens;
+use super::request_values::{check_context, check_details, check_extra};
 use super::setting::setting;
 use crate::dialect::Dialect;
 use crate::dpop::DpopKey;
-use crate::error::{Error, Misuse};
+use crate::error::Error;
 use crate::pending::PendingAuthentication;
 use crate::secret::Secret;
 
@@ -270,16 +270,9 @@ impl TokenRequest<'_> {
 
     async fn prepared(self) -> Result<InitialRequest, Error> {
         let client = self.client;
-        if let Some((name, _)) = self.extra.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
-            return Err(Misuse::ReservedParameter(name.clone()).into());
-        }
-        if self.context.len() > LONGEST_CONTEXT {
-            return Err(Misuse::ContextTooLong { actual: self.context.len(), limit: LONGEST_CONTEXT }.into());
-        }
-        if self.details.as_ref().is_some_and(|details| !are_details(details)) {
-            let problem = "it must be a JSON array of objects that each have a `type` (RFC 9396 §2)";
-            return Err(setting("authorization_details", problem));
-        }
+        check_extra(&self.extra, &RESERVED)?;
+        check_context(&self.context)?;
+        check_details(self.details.as_ref())?;
         let metadata = client.0.provider.metadata().await?;
         let identity = client.identity_at(&metadata)?;
         if self.grant.grant_type == "client_credentials" && identity.authentication.method() == "none" {
@@ -301,24 +294,13 @@ impl TokenRequest<'_> {
         form.extend(self.parameters.into_iter().map(|(name, value)| (name.into(), Secret::new(value))));
         form.extend(self.extra.into_iter().map(|(name, value)| (name.into(), Secret::new(value))));
         Ok(InitialRequest {
-            issuer: client.issuer().to_owned(),
-            client_id: client.client_id().to_owned(),
-            dialect: Dialect::Ietf,
             may_defer: self.may_defer,
-            form,
-            signed: false,
             dpop_key: match self.dpop_key {
                 Some(key) => Some(key),
                 None => client.new_dpop_key(&metadata).await?,
             },
             context: self.context,
-            checks: None,
-            code: None,
-            notification_token: None,
-            spent: false,
-            in_flight: None,
-            received: None,
-            deferred: None,
+            ..InitialRequest::new(client, Dialect::Ietf, form)
         })
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Binding, CODE_GRANT, Cancellation, Deferral, InitialEndpoint, Interaction, InterimMembers, InvalidTimes, Protocol,
+    CODE_GRANT, Cancellation, Deferral, InitialEndpoint, Interaction, InterimMembers, InvalidTimes, Protocol,
     ResponseType, Times, take_identifier,
 };
 use crate::error::{Document, Rule, Violation};
@@ -58,15 +58,11 @@ impl Protocol for Ciba {
     }
 
     /// Every answer to an authentication request is a deferral.
-    fn opt_in(&self) -> Option<(&'static str, &'static str)> {
-        None
-    }
-
     fn defers(&self, error: Option<&str>) -> bool {
         error.is_none()
     }
 
-    /// CIBA §7.3. An answer without `interval` means 5 s, which is also the default of the schedule.
+    /// CIBA §7.3. Without `interval` the minimum is 5 s, where the default of the schedule begins.
     fn deferral(&self, body: &[u8], invalid_times: InvalidTimes) -> Result<Deferral, Violation> {
         const DOCUMENT: Document = Document::BackchannelAuthenticationResponse;
         let object = Object::document(body, DOCUMENT)?;
@@ -80,27 +76,6 @@ impl Protocol for Ciba {
             access_token: None,
             interaction: Interaction::Unmentioned,
         })
-    }
-
-    fn has_early_access_token(&self) -> bool {
-        false
-    }
-
-    fn is_pending(&self, _: &str) -> bool {
-        false
-    }
-
-    /// The user is at another device.
-    fn interaction(&self, _: &str, _: &[u8]) -> Interaction {
-        Interaction::Unmentioned
-    }
-
-    fn needs_fresh_notification_tokens(&self) -> bool {
-        false
-    }
-
-    fn binding(&self, _: &str) -> Binding {
-        Binding::Optional
     }
 
     fn cancellation(&self) -> Cancellation {

@@ -13,8 +13,8 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Binding, CODE_GRANT, Cancellation, Deferral, InitialEndpoint, Interaction, InterimMembers, InvalidTimes, Protocol,
-    ResponseType, Times, take_identifier,
+    Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, InvalidTimes, Protocol, ResponseType,
+    Times, take_identifier,
 };
 use crate::error::{Document, Rule, Violation};
 use crate::json::{self, Object};
@@ -50,10 +50,6 @@ impl Protocol for Ietf {
 
     fn notification_token(&self) -> &'static str {
         "client_notification_token"
-    }
-
-    fn initial_endpoint(&self) -> InitialEndpoint {
-        InitialEndpoint::Token
     }
 
     fn is_advertised(&self, metadata: &Map<String, Value>) -> bool {
@@ -94,10 +90,6 @@ impl Protocol for Ietf {
         let identifier = take_identifier(&mut members, IDENTIFIER, Rule::NoDeferralCode, DOCUMENT)?;
         let times = Times::read(&members, invalid_times, DOCUMENT)?;
         Ok(Deferral { identifier, times, interim: InterimMembers::default(), access_token: None, interaction })
-    }
-
-    fn has_early_access_token(&self) -> bool {
-        false
     }
 
     fn is_pending(&self, code: &str) -> bool {

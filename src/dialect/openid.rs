@@ -4,8 +4,8 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Binding, CODE_GRANT, Cancellation, Deferral, InitialEndpoint, Interaction, InterimMembers, InvalidTimes, Protocol,
-    ResponseType, Times, take_identifier,
+    CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, InvalidTimes, Protocol, ResponseType, Times,
+    take_identifier,
 };
 use crate::error::{Document, Rule, Violation};
 use crate::json::{self, Object};
@@ -30,10 +30,6 @@ impl Protocol for OpenId {
 
     fn notification_token(&self) -> &'static str {
         "deferred_notification_token"
-    }
-
-    fn initial_endpoint(&self) -> InitialEndpoint {
-        InitialEndpoint::Token
     }
 
     /// DTR §Authorization Server Metadata.
@@ -70,11 +66,6 @@ impl Protocol for OpenId {
         }
     }
 
-    /// The response type is the opt-in.
-    fn opt_in(&self) -> Option<(&'static str, &'static str)> {
-        None
-    }
-
     fn defers(&self, error: Option<&str>) -> bool {
         error.is_none()
     }
@@ -97,24 +88,6 @@ impl Protocol for OpenId {
 
     fn has_early_access_token(&self) -> bool {
         true
-    }
-
-    fn is_pending(&self, _: &str) -> bool {
-        false
-    }
-
-    /// The user has finished with the browser.
-    fn interaction(&self, _: &str, _: &[u8]) -> Interaction {
-        Interaction::Unmentioned
-    }
-
-    fn needs_fresh_notification_tokens(&self) -> bool {
-        false
-    }
-
-    /// The drafts assume DPoP and do not require it of a kind of client.
-    fn binding(&self, _: &str) -> Binding {
-        Binding::Optional
     }
 
     /// DTR §Authentication Cancellation Request.

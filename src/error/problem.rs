@@ -116,8 +116,8 @@ pub enum Misuse {
     /// The poller has no client with this issuer and client identifier.
     #[error("the poller has no client with this issuer and client identifier; add it with `Poller::add_client`")]
     UnknownClient,
-    /// The store does not have this sign-in, or no longer.
-    #[error("the store has no sign-in with this id, or no longer has it")]
+    /// The store does not have this sign-in. It may have been erased.
+    #[error("the store has no sign-in with this id; it may have been erased")]
     UnknownProcess,
     /// The poller was shut down, and nothing was sent. The error is [transient](crate::Error::is_transient), because
     /// another replica or the restarted application can handle the call. Keep the cookie of a user who returned, and
@@ -150,11 +150,9 @@ pub enum Misuse {
         /// How long it may be.
         limit: usize,
     },
-    /// The context of an authorization request is too long for the session, which must fit into a cookie. Store the
-    /// data yourself, and pass its key as the [context](crate::AuthorizationRequest::context).
-    #[error(
-        "the `context` of the authorization request has {actual} bytes, more than {limit}: store the data and pass its key"
-    )]
+    /// The context of a request is too long. That of an authorization request must fit into a cookie with the session.
+    /// Store the data yourself, and pass its key as the [context](crate::AuthorizationRequest::context).
+    #[error("the `context` of the request has {actual} bytes, more than {limit}: store the data and pass its key")]
     ContextTooLong {
         /// How long it is.
         actual: usize,

@@ -12,7 +12,9 @@ use crate::clock::{Moment, saturating_add};
 use crate::dialect::Times;
 use crate::error::Verdict;
 use crate::sealed;
+use due::{Due, moved};
 
+mod due;
 mod queued;
 #[cfg(test)]
 mod tests;
@@ -47,62 +49,6 @@ pub(crate) const CANCELLATION_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_CANCELLATION_PAUSE: Duration = Duration::from_secs(3600);
 /// Without a deadline, an operator is alerted if the OP has been silent about a sign-in for this long.
 const STALE: Duration = Duration::from_secs(90 * 86_400);
-
-/// A point in time to wait for. It is kept on the wall clock, which survives a restart, and within one program also on
-/// the monotonic clock, which does not jump.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Due {
-    #[serde(rename = "at", with = "sealed::milliseconds")]
-    wall: SystemTime,
-    /// The length of the wait at its beginning. A wall clock that is set back cannot make the rest longer than this.
-    #[serde(rename = "of", with = "sealed::duration_milliseconds")]
-    wait: Duration,
-    #[serde(skip)]
-    monotonic: Option<Duration>,
-}
-
-impl Due {
-    fn after(wait: Duration, from: Moment) -> Self {
-        let at = from.plus(wait);
-        Self { wall: at.wall, wait, monotonic: Some(at.monotonic) }
-    }
-
-    fn remaining(&self, now: Moment) -> Duration {
-        match self.monotonic {
-            Some(at) => at.saturating_sub(now.monotonic),
-            None => self.wall.duration_since(now.wall).unwrap_or(Duration::ZERO).min(self.wait),
-        }
-    }
-
-    /// The same wait, shortened to this length.
-    fn at_most(self, wait: Duration) -> Self {
-        let excess = self.wait.saturating_sub(wait);
-        Self {
-            wall: self.wall.checked_sub(excess).unwrap_or(SystemTime::UNIX_EPOCH),
-            wait: self.wait.min(wait),
-            monotonic: self.monotonic.map(|at| at.saturating_sub(excess)),
-        }
-    }
-
-    /// The same point in time by a wall clock that shows `to` where it used to show `from`.
-    fn moved(self, from: SystemTime, to: SystemTime) -> Self {
-        Self { wall: moved(self.wall, from, to), ..self }
-    }
-
-    /// After a restart: continues on this process's monotonic clock.
-    fn anchor(&mut self, now: Moment) {
-        if self.monotonic.is_none() {
-            self.monotonic = Some(now.monotonic.saturating_add(self.remaining(now)));
-        }
-    }
-}
-
-fn moved(time: SystemTime, from: SystemTime, to: SystemTime) -> SystemTime {
-    match to.duration_since(from) {
-        Ok(ahead) => saturating_add(time, ahead),
-        Err(behind) => time.checked_sub(behind.duration()).unwrap_or(SystemTime::UNIX_EPOCH),
-    }
-}
 
 /// The schedule of one sign-in: what is known of its past, and when it is due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

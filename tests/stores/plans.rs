@@ -36,7 +36,7 @@ async fn all_calls(store: &PostgresStore, number: u32) {
     store.purge(9).await.unwrap();
 }
 
-/// Rows that wait, and outcomes that nobody has claimed, as the statements of the store write them.
+/// Inserts waiting rows and unclaimed outcomes, as the statements of the store write them.
 async fn fill(schema: &Schema) {
     let fill = format!(
         "INSERT INTO process (id, partition, poll_interval, key, state, format, has_lookup, due_at, not_before, schedule)
