@@ -1,7 +1,7 @@
 //! A bank teller asks the phone of the customer at the counter to confirm a change of address (CIBA).
 //!
 //! `scripts/demo ciba` runs it against an OpenID Provider of its own, in ping mode. This terminal is both the teller's
-//! screen and the customer's phone. With `--approve` or `--deny` nobody has to press a key.
+//! screen and the customer's phone. `--approve` and `--deny` answer for the customer.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::net::Ipv4Addr;

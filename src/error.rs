@@ -1,6 +1,7 @@
 //! What an error is about.
 //!
-//! Every call returns an [`Error`]. [`Error::kind`](crate::Error::kind) returns an [`ErrorKind`], whose values are here:
+//! Every call that can fail returns an [`Error`]. [`Error::kind`](crate::Error::kind) returns an [`ErrorKind`]. These
+//! kinds have a value of this module:
 //!
 //! | kind | value |
 //! |---|---|

@@ -1,6 +1,5 @@
 //! Sign-in through the OpenID Connect Deferred Token Response flow (DTR): the user finishes with the browser in a
-//! minute, the OpenID Provider (OP) decides within an hour or within weeks, and the application gets exactly one
-//! outcome.
+//! minute, the OpenID Provider (OP) decides within an hour or within weeks, and the application gets the outcome.
 //!
 //! There are two protocols for this, the OpenID draft (DTR) and a draft of the IETF (IETF DTR). The client speaks both,
 //! and chooses by the OP's metadata: see [`Dialect`]. With the second one, an OP may also defer its answer to a token
@@ -113,10 +112,10 @@
 //!
 //! A sign-in ends with an [`Outcome`]: approved (or issued, without a user), denied, expired, failed, invalid,
 //! cancelled, or unknown if the OP's answer was lost. An [`Error`] is something that went wrong before that. An error
-//! never ends a pending sign-in. (A failed exchange does end the sign-in, because it is not pending yet.)
+//! never ends a pending sign-in. (Before it is pending, an exchange that fails after its code was sent ends it.)
 //! [`Error::kind`] distinguishes the OP's error responses, broken [rules](error::Rule), the network, the configuration,
-//! the store and misuse of the crate. Neither contains a token, a code, a key or a response body, so both may be
-//! logged, and so may the `Debug` output of every type here.
+//! the store and misuse of the crate. The `Display` and `Debug` output of errors, and the `Debug` output of every type
+//! here, contains no token, code, key or response body, so it may be logged.
 //!
 //! # Extension points
 //!
@@ -150,8 +149,8 @@
 //!
 //! - `rustls` (default) or `native-tls`: TLS of the HTTP client.
 //! - `axum`: the ping receiver as a route of axum, `ping::axum::route`.
-//! - `sqlite`: [`SqliteStore`], which stores pending sign-ins in a file. SQLite is compiled in. A program can link it
-//!   only once, so other users of `rusqlite` must have the same release.
+//! - `sqlite`: [`SqliteStore`], which stores pending sign-ins in a file. SQLite is compiled in. A program can link
+//!   only one version of `libsqlite3-sys`, so every crate in it that uses SQLite must need the same one.
 //! - `postgres`: [`PostgresStore`], which stores pending sign-ins in a PostgreSQL database.
 //! - `metrics`: counters, gauges and histograms of the poller, through the `metrics` facade.
 //! - `testing`: the module [`testing`], with an OP and a clock for tests, and `store::contract`, the tests for stores.

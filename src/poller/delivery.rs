@@ -482,8 +482,8 @@ impl Delivery {
         self.attempt
     }
 
-    /// Records that the outcome was handled. It is erased and not delivered again, unless it was unknown and the OP's
-    /// success arrives later. It can be called again.
+    /// Records that the outcome was handled. It is erased and not delivered again. If a late success of the OP has
+    /// replaced this outcome before the call, the new outcome is delivered. It can be called again.
     ///
     /// # Errors
     ///

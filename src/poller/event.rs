@@ -140,8 +140,9 @@ pub enum Event {
         /// The client.
         client_id: Arc<str>,
     },
-    /// The store's clock jumped against this machine's monotonic clock. Due times move by the size of the jump, but by
-    /// at most one interval. Alert an operator.
+    /// The store's clock jumped against this machine's monotonic clock. Due times are corrected before polling
+    /// continues, so no poll is sent before the OP's interval is over. After a jump back, polls are late by its size, and by a quarter of an hour and two
+    /// intervals at most. Alert an operator.
     ClockJumped {
         /// The size of the jump, in either direction.
         by: Duration,

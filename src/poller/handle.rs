@@ -111,7 +111,7 @@ impl Poller {
         Ok(())
     }
 
-    /// Returns the status of a sign-in; `None` if the store does not have it, or no longer.
+    /// Returns the status of a sign-in; `None` if the store does not have it (any more).
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Keycloak, whose authentication channel is an HTTP endpoint of the test.
 //!
 //! Where it differs from other OPs:
-//! - It answers `invalid_request` to a hint that names nobody, instead of `unknown_user_id`.
+//! - It answers `invalid_request` to a hint of an unknown user, instead of `unknown_user_id`.
 //! - It knows users by `login_hint` alone, and answers `invalid_request` to an `id_token_hint`.
 
 use serde_json::{Value, json};
