@@ -295,6 +295,9 @@ impl AuthorizationRequest<'_> {
     ///   and errors about the OP's keys if it is encrypted.
     ///
     /// No error uses anything up: call `start` on a new request.
+    ///
+    /// [`Misuse::ContextTooLong`]: crate::error::Misuse::ContextTooLong
+    /// [`Misuse::RequestTooLong`]: crate::error::Misuse::RequestTooLong
     pub async fn start(self) -> Result<(Url, AuthorizationSession), Error> {
         self.prepare().await.map_err(|error| error.in_step("starting the authorization request"))
     }

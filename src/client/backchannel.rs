@@ -171,6 +171,8 @@ impl AuthenticationRequest<'_> {
 
     /// Adds a parameter that this crate does not interpret. [`send`](Self::send) refuses one that the crate sets itself:
     /// [`Misuse::ReservedParameter`].
+    ///
+    /// [`Misuse::ReservedParameter`]: crate::error::Misuse::ReservedParameter
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self
@@ -230,6 +232,10 @@ impl AuthenticationRequest<'_> {
     /// - [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if the request was sent and no usable answer arrived. The
     ///   OP may ask the user, but the user's decision is lost.
     /// - [`Protocol`](crate::ErrorKind::Protocol) if the answer broke a rule.
+    ///
+    /// [`Misuse::ReservedParameter`]: crate::error::Misuse::ReservedParameter
+    /// [`Misuse::ContextTooLong`]: crate::error::Misuse::ContextTooLong
+    /// [`Misuse::ForeignValue`]: crate::error::Misuse::ForeignValue
     pub async fn send(self) -> Result<PendingAuthentication, Error> {
         let client = self.client;
         let mut request = self.prepare().await?;

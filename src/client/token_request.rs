@@ -189,8 +189,9 @@ impl TokenRequest<'_> {
     }
 
     /// Adds a parameter that this crate does not interpret. [`send`](Self::send) refuses one that the crate sets
-    /// itself:
-    /// [`Misuse::ReservedParameter`].
+    /// itself: [`Misuse::ReservedParameter`].
+    ///
+    /// [`Misuse::ReservedParameter`]: crate::error::Misuse::ReservedParameter
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self
@@ -244,6 +245,9 @@ impl TokenRequest<'_> {
     /// - [`Transport`](crate::ErrorKind::Transport) if nothing was sent.
     /// - [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if the request was sent and no usable answer arrived.
     /// - [`Protocol`](crate::ErrorKind::Protocol) if the answer broke a rule.
+    ///
+    /// [`Misuse::ReservedParameter`]: crate::error::Misuse::ReservedParameter
+    /// [`Misuse::ContextTooLong`]: crate::error::Misuse::ContextTooLong
     pub async fn send(self) -> Result<TokenAnswer, Error> {
         let client = self.client;
         let mut request = self.prepare().await?;
