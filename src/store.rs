@@ -2,8 +2,8 @@
 //!
 //! A [`Poller`](crate::Poller) keeps its sign-ins in a [`Store`]: in memory ([`MemoryStore`]), in an SQLite file
 //! (`SqliteStore`, feature `sqlite`), or in a PostgreSQL database (`PostgresStore`, feature `postgres`). A
-//! [`ProcessId`] names one sign-in. Applications need no more than that. Everything else here is for a store of your
-//! own: start with [`Store`].
+//! [`ProcessId`] identifies one sign-in or token request, which the drafts call a process. Applications need no more than
+//! that. Everything else here is for a store of your own: start with [`Store`].
 
 use std::fmt;
 use std::time::Duration;
@@ -184,8 +184,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// - The row is in a state after `Waiting`: [`Pinged::Ended`], and nothing changes.
     /// - Otherwise [`Pinged::Noted`]: `pinged_at = now`, and `due_at` becomes the later of `now` and `not_before`,
     ///   unless it is already earlier. `due_at` does not change if `not_before` is null, or if the row has a lease that
-    ///   has not expired (`leased_until > now`). If its lease has expired, its holder has died, and the row is brought
-    ///   forward.
+    ///   has not expired (`leased_until > now`). If its lease has expired, its holder has died, and the row becomes
+    ///   due earlier.
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>>;
 
     /// Moves `cancellation` forward, never back, and returns its value after the call. In a state after `Waiting` it
@@ -255,16 +255,16 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// [`Clamped::Busy`].
     ///
     /// **Rules**, for rows that are not `Acknowledged` and not set aside. `x` is defined as in [`spread`](Self::spread).
-    /// `forward` is the jump of the run, or zero if the clock was set back.
+    /// `shift` is the jump of the run, or zero if the clock was set back. Rows move to a later time by it.
     ///
-    /// - In `Exchanging`, `Waiting` and `Answered`, a `leased_until` that is set moves by `forward`, to
-    ///   `now + longest` at most. `due_at` moves by `forward` too, to `now + longest + interval * (1 + x)` at most.
+    /// - In `Exchanging`, `Waiting` and `Answered`, a `leased_until` that is set moves by `shift`, to
+    ///   `now + longest` at most. `due_at` moves by `shift` too, to `now + longest + interval * (1 + x)` at most.
     /// - Otherwise, a `due_at` later than `now + longest + interval * (1 + x)` becomes that time. The clock was set
     ///   back.
-    /// - Otherwise, in `Waiting`, a `due_at` earlier than `now + interval` moves by `forward`, to
+    /// - Otherwise, in `Waiting`, a `due_at` earlier than `now + interval` moves by `shift`, to
     ///   `now + interval * (1 + x)` at most. If `expires_at` is later than now, it moves to the later of `now + 1 s` and
     ///   `expires_at - 5 s` at most. So no poll is too early, and repeated jumps delay a poll by their sum at most.
-    /// - A `not_before` moves by `forward`, to the new `due_at` at most. It stays if it would be in the past.
+    /// - A `not_before` moves by `shift`, to the new `due_at` at most. It stays if it would be in the past.
     fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>>;
 
     /// Returns rows to seal again: up to `limit` rows whose bodies were sealed with another key than `key`, in the
@@ -291,8 +291,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// With millions of rows the call may take a while, and the numbers need not be of one moment.
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>>;
 
-    /// Completes when any user of the store may have made something due or decided since this method was *called* (not
-    /// since the future was first polled). Both fields cover everything until the future completes.
+    /// Completes when a row may have become due, or an outcome may have been decided, through any replica since this
+    /// method was *called* (not since the future was first polled). Both fields cover everything until the future completes.
     ///
     /// It is a hint. It may complete too often or, if the store cannot know, never; [`look_every`](Self::look_every)
     /// bounds the delay in that case. It need not complete for changes that the answer to a call already reports, such

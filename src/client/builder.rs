@@ -152,10 +152,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets which codes authorization requests ask for by default; `deferred_code` unless set.
-    /// [`discover`](Self::discover) requires it in the OP's metadata. [`ResponseType`] says what it means in the [IETF
-    /// dialect](Dialect::Ietf). With [`ResponseType::Code`] the client works with
-    /// OPs that do not support the deferred flow.
+    /// Sets the response type of authorization requests; `deferred_code` unless set. [`discover`](Self::discover) returns
+    /// an error if the OP's metadata does not list it. In the [IETF dialect](Dialect::Ietf) the request has `code`
+    /// instead, and [`ResponseType`] says what that means. With [`ResponseType::Code`] the client works with OPs that do
+    /// not support the deferred flow.
     pub fn response_type(mut self, response_type: ResponseType) -> Self {
         self.options.response_type = response_type;
         self
@@ -247,7 +247,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Omits `redirect_uri` from the exchange of a deferred code, because only the base draft has it there.
+    /// Omits `redirect_uri` from the exchange of a deferred code, because only RFC 6749 (§4.1.3) requires it, and not the draft.
     pub fn without_redirect_uri_in_exchange(mut self) -> Self {
         self.options.without_redirect_uri_in_exchange = true;
         self
@@ -268,8 +268,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the pause after an answer that the OP has not decided; its interval unless set. With an OP that sends
-    /// pings, [`Backoff::Growing`] avoids most polls.
+    /// Sets the pause between polls while the OP has not decided. Unless set, it is the OP's interval. With an OP that
+    /// sends pings, [`Backoff::Growing`] avoids most polls.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.options.backoff = backoff;
         self

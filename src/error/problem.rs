@@ -14,15 +14,15 @@ pub enum ConfigurationProblem {
         /// What is wrong with it and what to do.
         problem: &'static str,
     },
-    /// A URL of the OP is not HTTPS. Plain HTTP is only possible to a loopback address, and only after
+    /// A URL of the OP is not HTTPS. Plain HTTP is only possible to a loopback address, and only with
     /// `allow_insecure_loopback`.
     #[error("`{name}` is not an `https:` URL; plain HTTP needs a loopback address and `allow_insecure_loopback()`")]
     InsecureUrl {
         /// The metadata member or setting that holds the URL.
         name: &'static str,
     },
-    /// A URL of the OP or of an API names an address that is not on the public internet, after
-    /// `refuse_private_addresses`.
+    /// A URL of the OP or of an API names an address that is not on the public internet, and
+    /// `refuse_private_addresses` is set.
     #[error("`{name}` has a private address, which `refuse_private_addresses()` forbids")]
     PrivateAddress {
         /// The setting or argument that holds the URL.

@@ -15,19 +15,19 @@ use crate::store::ProcessId;
 pub enum Event {
     /// A sign-in or token request was accepted: the OP deferred its answer, or it was tracked.
     Accepted {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
     },
     /// The OP was polled and has not decided.
     Pending {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
         /// The time until the next poll, unless a ping brings it forward.
         due_in: Duration,
     },
     /// The OP sent a new progress text.
     Progress {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
         /// The text.
         text: ProgressText,
@@ -36,7 +36,7 @@ pub enum Event {
     /// user of this request, because it is as sensitive as a token. A receiver may miss this event, but
     /// [`Status::interaction_uri`](super::Status::interaction_uri) always has the current URI.
     InteractionRequired {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
         /// The URI, which works once.
         uri: Secret,
@@ -44,17 +44,17 @@ pub enum Event {
     /// The user has opened the URI of the last [`InteractionRequired`](Self::InteractionRequired). It works once, so do
     /// not show it any more. The OP has not decided.
     InteractionBegun {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
     },
     /// The OP answered `slow_down`.
     SlowDown {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
     },
     /// A request failed with a transient error. It is repeated.
     Trouble {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
         /// What went wrong.
         error: Arc<Error>,
@@ -62,7 +62,7 @@ pub enum Event {
     /// The OP answered with an unknown error code, which is treated as transient. Each code is reported at most
     /// once an hour. Alert an operator: ask the OP what it means.
     UnknownError {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
         /// The code.
         code: Arc<str>,
@@ -70,31 +70,31 @@ pub enum Event {
     /// The OP has given no answer about a sign-in for 90 days, and has set no deadline. Polling continues.
     /// Alert an operator: ask the OP by other means, or [forget](crate::Poller::forget) the sign-in.
     Stale {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
         /// The duration of the OP's silence.
         silence: Duration,
     },
     /// A Ping Callback was received.
     Pinged {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
     },
     /// The outcome is stored and will be delivered.
     Decided {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
     },
     /// An outcome was acknowledged.
     Acknowledged {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
     },
     /// The application has held a delivery for longer than
     /// [`longest_delivery`](crate::poller::PollerBuilder::longest_delivery). Its claim is no longer renewed, so the
     /// outcome is delivered again. Alert an operator: the consumer of outcomes hangs, or takes very long.
     DeliveryOverdue {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
         /// How long it has been held.
         held_for: Duration,
@@ -219,7 +219,7 @@ pub enum Event {
     /// A row cannot be opened or read, and is not processed. This is reported again once an hour, and for 16 rows an hour
     /// at most. Alert an operator.
     Unreadable {
-        /// The sign-in.
+        /// The identifier of the sign-in or token request.
         id: ProcessId,
     },
 }

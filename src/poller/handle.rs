@@ -76,7 +76,8 @@ impl Poller {
 
     /// Replaces the client with the same issuer and client identifier while the poller runs: with new secrets, keys,
     /// certificates or other settings. Polls and exchanges in flight finish with the old client; later ones use the new
-    /// one. The gate of the client opens. Its limits do not change.
+    /// one. If polling had stopped because the OP refused the client ([`Event::GateClosed`](super::Event::GateClosed)), it
+    /// resumes. The limits of the client do not change.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::circles::imports;
+use crate::cycles::imports;
 use crate::modules::{BASE, FRONT_PAGES, MODULES};
 use crate::source::Source;
 

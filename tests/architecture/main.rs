@@ -1,10 +1,10 @@
-//! Checks what each file of `src/` may import, so that no circle of imports can appear.
+//! Checks what each file of `src/` may import, so that no cycle of imports can appear.
 //!
 //! In the messages, a *module* is a module of the crate root: `src/<module>.rs` with `src/<module>/`. The checks read
 //! every form of `use` and every path in expressions, types, attributes and macros. Code under `cfg(test)` or
 //! `cfg(fuzzing)` may import anything. `src/lib.rs` is the crate root and belongs to no module.
 
-mod circles;
+mod cycles;
 mod graph;
 mod modules;
 mod parameters;

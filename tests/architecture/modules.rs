@@ -81,7 +81,7 @@ fn every_module_has_a_row_and_was_looked_at() {
 }
 
 #[test]
-fn a_row_lists_only_modules_above_it_so_there_is_no_circle() {
+fn a_row_lists_only_modules_above_it_so_there_is_no_cycle() {
     let mut above = BTreeSet::new();
     for (module, imports) in MODULES {
         assert!(imports.iter().all(|import| above.contains(import)), "{module}");

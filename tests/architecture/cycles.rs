@@ -1,4 +1,4 @@
-//! Checks that imports form no circle, not even inside a module.
+//! Checks that imports form no cycle, not even inside a module.
 //!
 //! An import is an edge from the file that contains it to the file that *defines* what it names, through all
 //! re-exports: `use crate::client::Poll` is an import of `client/poll.rs`, because `client.rs` says `pub use
@@ -10,7 +10,7 @@
 //!
 //! Every other import counts between the two modules at which the paths of the files diverge: an import in
 //! `client/builder/tokens.rs` from `client/fapi.rs` makes `client::builder` import `client::fapi`. This graph has no
-//! circle. It follows that the graph of the files has none.
+//! cycle. It follows that the graph of the files has none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,11 +20,11 @@ use crate::source::{ModulePath, Source};
 pub type Graph = BTreeMap<ModulePath, BTreeMap<ModulePath, BTreeSet<String>>>;
 
 #[test]
-fn no_imports_form_a_circle() {
+fn no_imports_form_a_cycle() {
     let graph = between_siblings(&imports(Source::read()));
-    let circles = circles(&graph);
-    let report: Vec<_> = circles.iter().map(|circle| described(&graph, circle)).collect();
-    assert!(circles.is_empty(), "\n{}", report.join("\n"));
+    let cycles = cycles(&graph);
+    let report: Vec<_> = cycles.iter().map(|cycle| described(&graph, cycle)).collect();
+    assert!(cycles.is_empty(), "\n{}", report.join("\n"));
 }
 
 /// From the module of each file to the modules of the files that it imports from, with the imports as written.
@@ -68,20 +68,20 @@ fn between_siblings(files: &Graph) -> Graph {
 }
 
 /// The sets of modules in which each module reaches every other.
-fn circles(graph: &Graph) -> Vec<BTreeSet<ModulePath>> {
+fn cycles(graph: &Graph) -> Vec<BTreeSet<ModulePath>> {
     let reached: BTreeMap<_, _> = graph.keys().map(|module| (module, reached_from(graph, module))).collect();
-    let mut circles: Vec<BTreeSet<ModulePath>> = Vec::new();
+    let mut cycles: Vec<BTreeSet<ModulePath>> = Vec::new();
     for (module, others) in &reached {
-        let circle: BTreeSet<_> = others
+        let cycle: BTreeSet<_> = others
             .iter()
             .filter(|other| reached.get(other).is_some_and(|back| back.contains(*module)))
             .cloned()
             .collect();
-        if !circle.is_empty() && !circles.contains(&circle) {
-            circles.push(circle);
+        if !cycle.is_empty() && !cycles.contains(&cycle) {
+            cycles.push(cycle);
         }
     }
-    circles
+    cycles
 }
 
 fn reached_from(graph: &Graph, module: &ModulePath) -> BTreeSet<ModulePath> {
@@ -97,11 +97,11 @@ fn reached_from(graph: &Graph, module: &ModulePath) -> BTreeSet<ModulePath> {
     reached
 }
 
-/// Describes the members of a circle and the imports that form it.
-fn described(graph: &Graph, circle: &BTreeSet<ModulePath>) -> String {
-    let mut lines = vec![format!("{} modules import each other in a circle:", circle.len())];
-    for from in circle {
-        for (to, imports) in graph.get(from).into_iter().flatten().filter(|(to, _)| circle.contains(*to)) {
+/// Describes the members of a cycle and the imports that form it.
+fn described(graph: &Graph, cycle: &BTreeSet<ModulePath>) -> String {
+    let mut lines = vec![format!("{} modules import each other in a cycle:", cycle.len())];
+    for from in cycle {
+        for (to, imports) in graph.get(from).into_iter().flatten().filter(|(to, _)| cycle.contains(*to)) {
             lines.push(format!("  {} imports {}:", from.join("::"), to.join("::")));
             lines.extend(imports.iter().map(|import| format!("    {import}")));
         }
@@ -161,12 +161,12 @@ mod checker {
     }
 
     #[test]
-    fn a_circle_is_found_behind_re_exports_and_inside_of_children() {
-        let circles_of = |files: &[(&str, &str)]| circles(&between_siblings(&of(files)));
+    fn a_cycle_is_found_behind_re_exports_and_inside_of_children() {
+        let cycles_of = |files: &[(&str, &str)]| cycles(&between_siblings(&of(files)));
         let parent = ("a", "mod b; mod c; mod d; pub use b::B; pub use c::C;");
         let direct =
             [("lib", "mod a;"), parent, ("a/b", "use super::C; pub struct B;"), ("a/c", "use super::B; pub struct C;")];
-        assert_eq!(circles_of(&direct).len(), 1);
+        assert_eq!(cycles_of(&direct).len(), 1);
         let through_a_child = [
             ("lib", "mod a;"),
             parent,
@@ -175,7 +175,7 @@ mod checker {
             ("a/c", "use super::d::D; pub struct C;"),
             ("a/d", "use super::B; pub struct D;"),
         ];
-        let found = circles_of(&through_a_child);
+        let found = cycles_of(&through_a_child);
         assert_eq!(found.iter().map(BTreeSet::len).collect::<Vec<_>>(), [3]);
         let description = described(&between_siblings(&of(&through_a_child)), &found[0]);
         assert!(description.contains("  a::b imports a::c:\n    src/a/b/inner.rs:1: `crate::a::C`"), "{description}");
@@ -186,6 +186,6 @@ mod checker {
             ("a/b", "use super::{A, C}; pub struct B;"),
             ("a/c", "use super::A; pub struct C; #[cfg(test)] mod tests { use super::super::B; }"),
         ];
-        assert_eq!(circles_of(&exempt), []);
+        assert_eq!(cycles_of(&exempt), []);
     }
 }
