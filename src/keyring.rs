@@ -19,6 +19,7 @@ mod tests;
 pub use sealing_key::SealingKey;
 
 pub(crate) use notification_token::NotificationToken;
+pub(crate) use sealing_key::key_name;
 
 use envelope::Envelope;
 use sealing_key::Subkeys;

@@ -12,7 +12,8 @@
 //! | a status page for the user | [`Poller::status`](crate::Poller::status) |
 //! | logs, metrics, alerts | [`Poller::events`](crate::Poller::events), [`Poller::stats`](crate::Poller::stats) |
 //! | cancellation, erasure | [`Poller::cancel`](crate::Poller::cancel), [`Poller::forget`](crate::Poller::forget) |
-//! | a new sealing key | [`Poller::rotate`](crate::Poller::rotate) |
+//! | a new sealing key | [`Poller::rotate`](crate::Poller::rotate), or [`rotate`] without a poller |
+//! | a check of the rows and their keys | [`check`] |
 //!
 //! Start with [`Poller::builder`](crate::Poller::builder).
 //!
@@ -50,6 +51,7 @@ mod bounded;
 mod builder;
 mod cancel;
 mod cancellations;
+mod check;
 pub(crate) mod delivery;
 mod engine;
 mod event;
@@ -78,12 +80,13 @@ mod watch_memory;
 pub use accept::{SignIn, TokenAnswer};
 pub use builder::PollerBuilder;
 pub use cancel::Cancelled;
+pub use check::check;
 pub use delivery::Outcomes;
 pub use event::{Event, ProgressText};
 pub use events::Events;
 pub use handle::ClientStats;
 pub use limits::{LimitedClient, Limits};
-pub use rotate::{KeyUse, Rotation};
+pub use rotate::{KeyUse, Rotation, RotationProgress, rotate};
 pub use status::Status;
 
 pub(crate) use handle::Poller;

@@ -18,6 +18,7 @@ mod constructors;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod contract;
 mod error;
+mod finding;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -30,6 +31,7 @@ mod sqlite;
 mod stats;
 
 pub use error::{StoreError, StoreProblem};
+pub use finding::{Finding, Severity};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]

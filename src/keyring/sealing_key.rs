@@ -117,6 +117,12 @@ impl SealingKey {
         Secret::new(STANDARD.encode(self.bytes.as_slice()))
     }
 
+    /// The identifier of the key, which reveals nothing about it: eight hexadecimal digits. Logs, events and
+    /// [`KeyUse`](crate::poller::KeyUse) name keys like this.
+    pub fn key_id(&self) -> String {
+        key_name(self.subkeys.id)
+    }
+
     fn checked(bytes: Zeroizing<[u8; LENGTH]>) -> Result<Self, Error> {
         if bytes.first().is_some_and(|first| bytes.iter().all(|byte| byte == first)) {
             return Err(refused("all of its bytes are equal; make one with `openssl rand -base64 32`"));
@@ -134,6 +140,11 @@ impl fmt::Debug for SealingKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.subkeys.fmt(formatter)
     }
+}
+
+/// The identifier of a key as people read it.
+pub(crate) fn key_name(id: [u8; 4]) -> String {
+    format!("{:08x}", u32::from_be_bytes(id))
 }
 
 /// The keys derived from one [`SealingKey`].
@@ -183,7 +194,7 @@ impl Subkeys {
 
 impl fmt::Debug for Subkeys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "SealingKey({:08x})", u32::from_be_bytes(self.id))
+        write!(formatter, "SealingKey({})", key_name(self.id))
     }
 }
 

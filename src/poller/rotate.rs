@@ -4,7 +4,9 @@ use super::handle::Poller;
 use super::record::Record;
 use super::shared::store_error;
 use crate::error::Error;
-use crate::store::{KeyStats, Reseal};
+use crate::keyring::{Keyring, key_name};
+use crate::random::{Random, SystemRandom};
+use crate::store::{KeyStats, Reseal, Store};
 
 /// The number of rows that are read at once.
 const BATCH: usize = 200;
@@ -52,6 +54,16 @@ impl KeyUse {
     }
 }
 
+/// How far a rotation is.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RotationProgress {
+    /// The rows that were looked at, of those that another key than the primary one had sealed.
+    pub done: u64,
+    /// The number of such rows when the rotation began. Replicas that still seal with another key add to them.
+    pub total: u64,
+}
+
 impl Poller {
     /// Re-seals every row that is not sealed with the primary key, and reports what each key is still needed for. Call
     /// it when every replica has the new primary key.
@@ -65,40 +77,83 @@ impl Poller {
     /// [`Store`](crate::ErrorKind::Store), with some rows done. Call again.
     pub async fn rotate(&self) -> Result<Rotation, Error> {
         let shared = self.shared();
-        let primary = shared.keyring.primary_id();
-        let (mut rotation, mut after) = (Rotation::default(), None);
-        loop {
-            let rows = shared.store.sealed_otherwise(primary, after, BATCH).await.map_err(store_error)?;
-            let Some(last) = rows.last() else { break };
-            after = Some(last.id);
-            let mut reseals = Vec::with_capacity(rows.len());
-            for row in &rows {
-                match row.body.as_ref().map(|body| Record::open(&shared.keyring, row.id, body)) {
-                    Some(Ok(record)) => {
-                        let body = record.seal(&shared.keyring, &*shared.random, row.id)?;
-                        reseals.push(Reseal { id: row.id, revision: row.revision, body });
-                    }
-                    Some(Err(_)) => rotation.unreadable += 1,
-                    None => {}
-                }
-            }
-            let tried = reseals.len();
-            let done = shared.store.reseal(reseals).await.map_err(store_error)?;
-            let resealed = done.into_iter().filter(|done| *done).count();
-            rotation.resealed += resealed;
-            rotation.changed_meanwhile += tried.saturating_sub(resealed);
-        }
-        rotation.keys = key_uses(&shared.keyring.ids(), &shared.store.keys().await.map_err(store_error)?);
-        Ok(rotation)
+        reseal_all(&*shared.store, &shared.keyring, &*shared.random, |_| {}).await
     }
 }
 
-fn key_uses(known: &[[u8; 4]], stats: &[KeyStats]) -> Vec<KeyUse> {
+/// Does what [`Poller::rotate`] does, without a poller and beside those that run, and reports its progress after each
+/// batch of rows. For tools: `openid-deferred rotate` calls it.
+///
+/// ```
+/// # async fn example(keyring: openid_deferred::Keyring) -> Result<(), openid_deferred::Error> {
+/// use openid_deferred::poller;
+/// use openid_deferred::store::MemoryStore;
+///
+/// let store = MemoryStore::new();
+/// let rotation = poller::rotate(&store, &keyring, |progress| eprintln!("{progress:?}")).await?;
+/// assert_eq!(rotation.unreadable, 0);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Those of [`Poller::rotate`].
+pub async fn rotate(
+    store: &dyn Store,
+    keyring: &Keyring,
+    progress: impl FnMut(RotationProgress),
+) -> Result<Rotation, Error> {
+    reseal_all(store, keyring, &SystemRandom, progress).await
+}
+
+async fn reseal_all(
+    store: &dyn Store,
+    keyring: &Keyring,
+    random: &dyn Random,
+    mut progress: impl FnMut(RotationProgress),
+) -> Result<Rotation, Error> {
+    let primary = keyring.primary_id();
+    let keys = store.keys().await.map_err(store_error)?;
+    let total = keys.iter().filter(|stats| stats.key != primary).map(|stats| stats.bodies).sum();
+    let mut now = RotationProgress { done: 0, total };
+    progress(now);
+    let (mut rotation, mut after) = (Rotation::default(), None);
+    loop {
+        let rows = store.sealed_otherwise(primary, after, BATCH).await.map_err(store_error)?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.id);
+        let mut reseals = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match row.body.as_ref().map(|body| Record::open(keyring, row.id, body)) {
+                Some(Ok(record)) => {
+                    let body = record.seal(keyring, random, row.id)?;
+                    reseals.push(Reseal { id: row.id, revision: row.revision, body });
+                }
+                Some(Err(_)) => rotation.unreadable += 1,
+                None => {}
+            }
+        }
+        let tried = reseals.len();
+        let done = store.reseal(reseals).await.map_err(store_error)?;
+        let resealed = done.into_iter().filter(|done| *done).count();
+        rotation.resealed += resealed;
+        rotation.changed_meanwhile += tried.saturating_sub(resealed);
+        now.done = now.done.saturating_add(u64::try_from(rows.len()).unwrap_or(u64::MAX));
+        now.total = now.total.max(now.done);
+        progress(now);
+    }
+    rotation.keys = key_uses(&keyring.ids(), &store.keys().await.map_err(store_error)?);
+    Ok(rotation)
+}
+
+/// The uses of the keys of a keyring and of those that it lacks.
+pub(super) fn key_uses(known: &[[u8; 4]], stats: &[KeyStats]) -> Vec<KeyUse> {
     let strange = stats.iter().map(|stats| stats.key).filter(|key| !known.contains(key));
     let key_use = |key: [u8; 4]| {
         let of_key = || stats.iter().filter(|stats| stats.key == key);
         KeyUse {
-            key_id: format!("{:08x}", u32::from_be_bytes(key)),
+            key_id: key_name(key),
             is_known: known.contains(&key),
             is_primary: known.first() == Some(&key),
             sealed: of_key().map(|stats| stats.bodies).sum(),

@@ -18,6 +18,7 @@ use crate::clock::{Clock as _, SystemClock};
 
 mod builder;
 mod cancel;
+mod check;
 mod claim;
 mod clamp;
 mod connection;

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::clock::{Clock, SystemClock};
 
+mod check;
 mod file;
 mod moment;
 mod problem;

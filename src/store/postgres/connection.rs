@@ -20,7 +20,7 @@ use tokio_postgres::{AsyncMessage, Client, Error, Statement};
 use super::cancel;
 use super::problem::{self, Failure, Refusal};
 use super::settings::{Settings, Target};
-use super::tls::Connector;
+use super::tls::{Connector, Reach};
 use crate::clock::{Clock as _, SystemClock};
 use crate::random;
 use crate::store::StoreError;
@@ -114,6 +114,12 @@ impl Connections {
     /// The pool, for connections that do not belong to it.
     pub(super) fn pool(&self) -> Pool<Manager> {
         self.pool.clone()
+    }
+
+    /// Whether connections use TLS, and how far away the farthest server is.
+    pub(super) fn protection(&self) -> (bool, Reach) {
+        let manager = self.pool.manager();
+        (manager.tls.is_on, manager.settings.reach())
     }
 
     /// The current generation. Connections of an older generation are not used again.

@@ -8,7 +8,7 @@ use super::session::{Session, value};
 use crate::store::StoreError;
 
 /// The version that `schema.sql` creates.
-const VERSION: i32 = 3;
+pub(super) const VERSION: i32 = 3;
 
 /// "OIDdefer": the lock that serializes the migrations of replicas.
 const LOCK: i64 = 0x4f49_4464_6566_6572;
@@ -43,10 +43,35 @@ async fn version(session: &Session<'_>, schema: &str) -> Result<Option<i32>, Sto
 
 /// Checks that tables of this version or a newer one can be used.
 async fn check_newer(session: &Session<'_>, found: i32) -> Result<(), StoreError> {
+    match is_too_new(session).await? {
+        true => Err(Refusal::Newer { found, known: VERSION }.into()),
+        false => Ok(()),
+    }
+}
+
+/// Whether a newer release has changed the tables so that this one cannot use them.
+async fn is_too_new(session: &Session<'_>) -> Result<bool, StoreError> {
     let rows = session.query("SELECT max(oldest) AS oldest FROM @.schema_version", &[]).await?;
     let oldest: Option<i32> = rows.first().map_or(Ok(None), |row| value(row, "oldest"))?;
-    match oldest {
-        Some(oldest) if oldest > VERSION => Err(Refusal::Newer { found, known: VERSION }.into()),
-        _ => Ok(()),
-    }
+    Ok(oldest.is_some_and(|oldest| oldest > VERSION))
+}
+
+/// What the tables say about their version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TableVersion {
+    /// There are none.
+    Missing,
+    /// This release can use them if the version is not older than [`VERSION`].
+    Found(i32),
+    /// A newer release has changed them.
+    TooNew(i32),
+}
+
+/// Reads the version. `schema` is the quoted name with a dot at the end.
+pub(super) async fn table_version(session: &Session<'_>, schema: &str) -> Result<TableVersion, StoreError> {
+    Ok(match version(session, schema).await? {
+        None => TableVersion::Missing,
+        Some(found) if found >= VERSION && is_too_new(session).await? => TableVersion::TooNew(found),
+        Some(found) => TableVersion::Found(found),
+    })
 }

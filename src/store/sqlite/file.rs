@@ -16,7 +16,7 @@ const APPLICATION: i64 = 0x4f49_4464;
 /// The steps of the schema. Only append to them: the `user_version` of a file is the number of steps applied to it. A
 /// step that only adds does not change the version in the table `compatibility`, so that older releases continue to
 /// work.
-const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+pub(super) const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// The length of the write-ahead log at which it is copied into the database, in pages of 4 KiB.
 const LOG_PAGES: i64 = 4_000;

@@ -1,0 +1,161 @@
+//! Checks of the rows of a store: whether the keyring opens them, and whether anybody processes them.
+
+use std::time::Duration;
+
+use super::record::FORMAT;
+use super::rotate::{KeyUse, key_uses};
+use super::shared::store_error;
+use crate::error::Error;
+use crate::keyring::Keyring;
+use crate::store::{Finding, KeyStats, PartitionStats, Store};
+
+/// How long a row may be overdue before it is reported: longer than the usual interval of an OP.
+const LONG_OVERDUE: Duration = Duration::from_secs(600);
+/// How long an outcome may be undelivered before it is reported.
+const LONG_UNDELIVERED: Duration = Duration::from_secs(3600);
+
+/// Checks the rows of a store: whether the keyring has the keys that they need, whether this release can read them, and
+/// whether polls and deliveries keep up. Without a keyring it lists the keys that the rows need.
+///
+/// It reads the columns of all rows and opens none, changes nothing, and needs no poller and no client. The store itself
+/// is checked by `SqliteStore::check` and `PostgresStore::check`.
+///
+/// ```
+/// # async fn example(keyring: openid_deferred::Keyring) -> Result<(), openid_deferred::Error> {
+/// use openid_deferred::poller;
+/// use openid_deferred::store::{MemoryStore, Severity};
+///
+/// let findings = poller::check(&MemoryStore::new(), Some(&keyring)).await?;
+/// for finding in findings.iter().filter(|finding| finding.severity > Severity::Fine) {
+///     eprintln!("{}: {}; {}", finding.subject, finding.text, finding.advice.unwrap_or_default());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`Store`](crate::ErrorKind::Store). A problem that was found is not an error.
+pub async fn check(store: &dyn Store, keyring: Option<&Keyring>) -> Result<Vec<Finding>, Error> {
+    let keys = store.keys().await.map_err(store_error)?;
+    let stats = store.stats().await.map_err(store_error)?;
+    let mut findings = match keyring {
+        Some(keyring) => of_keys(&key_uses(&keyring.ids(), &keys)),
+        None => vec![of_unknown_keys(&key_uses(&[], &keys))],
+    };
+    findings.extend(of_formats(&keys));
+    findings.push(of_polls(&stats));
+    findings.push(of_deliveries(&stats));
+    Ok(findings)
+}
+
+fn of_keys(uses: &[KeyUse]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for key in uses {
+        let KeyUse { key_id, sealed, waiting, .. } = key;
+        findings.push(if key.is_known && key.is_primary {
+            Finding::fine("keys", format!("the key {key_id} seals, and {sealed} rows need it"))
+        } else if key.is_known && key.is_needed() {
+            Finding::fine("keys", format!("{} rows still need the older key {key_id}", sealed.max(waiting)))
+        } else if key.is_known {
+            Finding::fine("keys", format!("no row needs the older key {key_id}"))
+        } else if *sealed > 0 {
+            Finding::wrong(
+                "keys",
+                format!("{sealed} rows need the key {key_id}, which the keyring lacks; they are neither polled nor delivered"),
+                "add the key to the keyring of every replica (`also_opens`)",
+            )
+        } else {
+            Finding::warning(
+                "keys",
+                format!("{waiting} sign-ins began under the key {key_id}, which the keyring lacks; their pings are refused"),
+                "add the key to the keyring of every replica (`also_opens`) until they have ended",
+            )
+        });
+    }
+    findings
+}
+
+/// The keys that the rows need, if there is no keyring to compare them with.
+fn of_unknown_keys(uses: &[KeyUse]) -> Finding {
+    let keys: Vec<_> =
+        uses.iter().map(|key| format!("{} ({} rows)", key.key_id, key.sealed.max(key.waiting))).collect();
+    match keys.is_empty() {
+        true => Finding::fine("keys", "no row needs a key"),
+        false => Finding::fine("keys", format!("without a keyring they are only listed: {}", keys.join(", "))),
+    }
+}
+
+fn of_formats(keys: &[KeyStats]) -> Option<Finding> {
+    let newer: u64 = keys.iter().filter(|key| key.format > FORMAT).map(|key| key.bodies).sum();
+    (newer > 0).then(|| {
+        Finding::warning(
+            "formats",
+            format!("only a newer release can read {newer} rows"),
+            "deploy that release, unless it is being rolled out",
+        )
+    })
+}
+
+fn of_polls(stats: &[PartitionStats]) -> Finding {
+    let open: u64 = stats.iter().map(PartitionStats::open).sum();
+    let overdue = stats.iter().filter_map(|stats| stats.overdue).max().unwrap_or_default();
+    if overdue < LONG_OVERDUE {
+        return Finding::fine("polls", format!("{open} sign-ins are pending, and none has been due for long"));
+    }
+    Finding::warning(
+        "polls",
+        format!("a sign-in has been due for {} minutes without being polled", overdue.as_secs() / 60),
+        "see whether a replica with its client runs, whether its gate is closed, and its limits",
+    )
+}
+
+fn of_deliveries(stats: &[PartitionStats]) -> Finding {
+    let decided: u64 = stats.iter().map(|stats| stats.decided).sum();
+    let undelivered = stats.iter().filter_map(|stats| stats.undelivered).max().unwrap_or_default();
+    if undelivered < LONG_UNDELIVERED {
+        return Finding::fine("deliveries", format!("{decided} outcomes are not acknowledged, and none is old"));
+    }
+    Finding::warning(
+        "deliveries",
+        format!("an outcome was decided {} minutes ago and is not acknowledged", undelivered.as_secs() / 60),
+        "see whether the application's consumer of outcomes runs, and what it waits for",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Partition, Severity};
+
+    #[test]
+    fn a_missing_key_is_wrong_as_long_as_a_body_needs_it() {
+        let stats = |bodies, waiting| KeyStats { key: [0, 0, 0, 7], format: 1, bodies, waiting };
+        let severities = |stats| {
+            of_keys(&key_uses(&[[0, 0, 0, 1]], &[stats])).iter().map(|found| found.severity).collect::<Vec<_>>()
+        };
+        assert_eq!(severities(stats(3, 3)), [Severity::Fine, Severity::Wrong]);
+        assert_eq!(severities(stats(0, 3)), [Severity::Fine, Severity::Warning]);
+        let found = of_keys(&key_uses(&[[0, 0, 0, 1], [0, 0, 0, 7]], &[stats(3, 2)]));
+        assert_eq!(found[1].text, "3 rows still need the older key 00000007");
+    }
+
+    #[test]
+    fn rows_that_are_due_or_decided_for_long_are_reported() {
+        let rows = |overdue, undelivered| PartitionStats {
+            overdue: Some(Duration::from_secs(overdue)),
+            undelivered: Some(Duration::from_secs(undelivered)),
+            ..PartitionStats::empty(Partition(1))
+        };
+        let severities = |rows| (of_polls(&[rows]).severity, of_deliveries(&[rows]).severity);
+        assert_eq!(severities(rows(599, 3_599)), (Severity::Fine, Severity::Fine));
+        assert_eq!(severities(rows(600, 3_600)), (Severity::Warning, Severity::Warning));
+    }
+
+    #[test]
+    fn rows_of_a_newer_release_are_reported() {
+        let stats = |format| KeyStats { key: [1; 4], format, bodies: 2, waiting: 0 };
+        assert_eq!(of_formats(&[stats(FORMAT)]), None);
+        assert!(of_formats(&[stats(FORMAT), stats(FORMAT + 1)]).unwrap().text.ends_with("read 2 rows"));
+    }
+}
