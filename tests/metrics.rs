@@ -47,7 +47,7 @@ async fn world(of: fn(TestProviderBuilder) -> TestProviderBuilder) -> (TestClock
 
 /// A sign-in with an outage in it, a ping that is none, and an acknowledged outcome.
 async fn sign_in() -> TestProvider {
-    let (_, op, client, poller) = world(|op| op).await;
+    let (clock, op, client, poller) = world(|op| op).await;
     let (url, session) = client.authorize().start().await.unwrap();
     op.misbehave(Fault::status(Endpoint::Poll, 502));
     let accepted = poller.authorization_response(&op.visit(url).query(), session).await.unwrap();
@@ -55,6 +55,8 @@ async fn sign_in() -> TestProvider {
     Receiver::new(poller.clone()).receive(http::Request::get("/").body(String::new()).unwrap()).await;
     let delivery = poller.outcomes().next().await.unwrap();
     delivery.acknowledge().await.unwrap();
+    // The rows are counted once a minute.
+    clock.sleep(Duration::from_secs(120)).await;
     poller.shutdown(Duration::from_secs(60)).await;
     op
 }
@@ -76,6 +78,7 @@ async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
         ("lateness_seconds", "", 4.0),
         ("op_unreachable", "", 0.0),
         ("outcomes_total", "approved", 1.0),
+        ("overdue_seconds", "", 0.0),
         ("paused", "", 0.0),
         ("pings_total", "405", 1.0),
         ("poll_seconds", "", 4.0),
@@ -83,6 +86,10 @@ async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
         ("polls_total", "pending", 2.0),
         ("polls_total", "success", 1.0),
         ("polls_total", "trouble", 1.0),
+        ("sign_ins", "answered", 0.0),
+        ("sign_ins", "decided", 0.0),
+        ("sign_ins", "exchanging", 0.0),
+        ("sign_ins", "waiting", 0.0),
         ("undelivered_seconds", "", 0.0),
         ("unknown_client_rows", "", 0.0),
         ("unreadable_rows", "missing_key", 0.0),
@@ -105,8 +112,9 @@ fn counted(snapshotter: &Snapshotter, op: &TestProvider) -> BTreeMap<(String, St
             DebugValue::Gauge(value) => value.into_inner(),
             DebugValue::Histogram(values) => values.len() as f64,
         };
-        let special =
-            ["answer", "result", "outcome", "status", "reason", "alert"].into_iter().find_map(|name| labels.get(name));
+        let special = ["answer", "result", "outcome", "status", "reason", "alert", "state"]
+            .into_iter()
+            .find_map(|name| labels.get(name));
         let name = key.key().name().strip_prefix("openid_deferred_").expect("all names begin like that").to_owned();
         counted.insert((name, special.copied().unwrap_or_default().to_owned()), value);
     }
@@ -148,6 +156,41 @@ async fn a_recorder_hears_of_token_requests_and_of_issued_tokens() {
     ];
     assert_eq!(counted, expected);
     op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_recorder_hears_how_many_sign_ins_wait_and_how_old_the_oldest_ones_are() {
+    let _turn = TURN.lock().await;
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let (clock, op, client, poller) = world(|op| op).await;
+    let begin = || async {
+        let (url, session) = client.authorize().start().await.unwrap();
+        let accepted = poller.authorization_response(&op.visit(url).query(), session).await.unwrap();
+        assert!(matches!(accepted, SignIn::Deferred(_)));
+    };
+    begin().await;
+    // Two polls decide it, and nobody takes the outcome.
+    clock.sleep(Duration::from_secs(600)).await;
+    // The OP refuses the client, so the others stay due.
+    op.misbehave(Fault::error_with_status(Endpoint::Poll, 401, "invalid_client").times(100));
+    begin().await;
+    begin().await;
+    clock.sleep(Duration::from_secs(1_200)).await;
+
+    let counted = counted(&snapshotter, &op);
+    let gauge = |name: &str, special: &str| counted[&(name.to_owned(), special.to_owned())];
+    assert_eq!((gauge("sign_ins", "waiting"), gauge("sign_ins", "decided")), (2.0, 1.0));
+    assert_eq!((gauge("sign_ins", "exchanging"), gauge("sign_ins", "answered")), (0.0, 0.0));
+    assert!((300.0..=1_200.0).contains(&gauge("overdue_seconds", "")), "{counted:?}");
+    assert!((1_200.0..=1_800.0).contains(&gauge("undelivered_seconds", "")), "{counted:?}");
+
+    // A client that is gone has no rows.
+    poller.remove_client(op.issuer(), "the-app").unwrap();
+    let counted = self::counted(&snapshotter, &op);
+    let gauge = |name: &str, special: &str| counted[&(name.to_owned(), special.to_owned())];
+    assert_eq!((gauge("sign_ins", "waiting"), gauge("overdue_seconds", "")), (0.0, 0.0));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::client::{Client, Outcome};
 use crate::error::Verdict;
 use crate::pending::Answer;
+use crate::store::{Partition, PartitionStats};
 
 /// Polls, by answer.
 #[cfg(feature = "metrics")]
@@ -39,6 +40,12 @@ const ALERTS: &str = "openid_deferred_alerts_total";
 /// Whether the OP gives no usable answers to polls.
 #[cfg(feature = "metrics")]
 const OP_UNREACHABLE: &str = "openid_deferred_op_unreachable";
+/// Sign-ins in the store, by state.
+#[cfg(feature = "metrics")]
+const SIGN_INS: &str = "openid_deferred_sign_ins";
+/// How long the oldest sign-in has been due.
+#[cfg(feature = "metrics")]
+const OVERDUE_SECONDS: &str = "openid_deferred_overdue_seconds";
 /// How long ago the oldest unacknowledged outcome was decided.
 #[cfg(feature = "metrics")]
 const UNDELIVERED_SECONDS: &str = "openid_deferred_undelivered_seconds";
@@ -124,26 +131,49 @@ impl Measure {
         metrics::gauge!(OP_UNREACHABLE, self.labels.iter()).set(u32::from(is_unreachable));
     }
 
-    /// How long ago the oldest unacknowledged outcome was decided.
-    pub(super) fn undelivered(&self, age: Duration) {
+    /// The client's rows in the store.
+    pub(super) fn counted(&self, rows: &PartitionStats) {
         #[cfg(feature = "metrics")]
-        metrics::gauge!(UNDELIVERED_SECONDS, self.labels.iter()).set(age);
+        {
+            let states = [
+                ("exchanging", rows.exchanging),
+                ("waiting", rows.waiting),
+                ("answered", rows.answered),
+                ("decided", rows.decided),
+            ];
+            for (state, rows) in states {
+                metrics::gauge!(SIGN_INS, self.with("state", state).iter()).set(gauge_of(rows));
+            }
+            metrics::gauge!(OVERDUE_SECONDS, self.labels.iter()).set(rows.overdue.unwrap_or_default());
+            metrics::gauge!(UNDELIVERED_SECONDS, self.labels.iter()).set(rows.undelivered.unwrap_or_default());
+        }
     }
 
     /// Resets the gauges of a client that was just added or removed.
-    pub(super) fn reset(&self) {
+    pub(super) fn reset(&self, partition: Partition) {
         self.set_gate_closed(false);
         self.set_paused(false);
         self.set_unreachable(false);
-        self.undelivered(Duration::ZERO);
+        self.counted(&PartitionStats::empty(partition));
     }
 
     #[cfg(feature = "metrics")]
     fn count(&self, name: &'static str, label: &'static str, value: &'static str) {
-        let [issuer, client_id] = self.labels.clone();
-        metrics::counter!(name, [issuer, client_id, metrics::Label::from_static_parts(label, value)].iter())
-            .increment(1);
+        metrics::counter!(name, self.with(label, value).iter()).increment(1);
     }
+
+    /// The labels of the client and one more.
+    #[cfg(feature = "metrics")]
+    fn with(&self, label: &'static str, value: &'static str) -> [metrics::Label; 3] {
+        let [issuer, client_id] = self.labels.clone();
+        [issuer, client_id, metrics::Label::from_static_parts(label, value)]
+    }
+}
+
+/// A number of rows as the value of a gauge.
+#[cfg(feature = "metrics")]
+fn gauge_of(rows: u64) -> u32 {
+    u32::try_from(rows).unwrap_or(u32::MAX)
 }
 
 /// An outcome was acknowledged.
@@ -171,7 +201,7 @@ pub(super) fn alerted(alert: &'static str) {
 pub(super) fn unreadable_rows(missing_key: u64, newer_format: u64) {
     #[cfg(feature = "metrics")]
     for (reason, rows) in [("missing_key", missing_key), ("newer_format", newer_format)] {
-        metrics::gauge!(UNREADABLE_ROWS, "reason" => reason).set(u32::try_from(rows).unwrap_or(u32::MAX));
+        metrics::gauge!(UNREADABLE_ROWS, "reason" => reason).set(gauge_of(rows));
     }
 }
 
@@ -179,7 +209,7 @@ pub(super) fn unreadable_rows(missing_key: u64, newer_format: u64) {
 #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
 pub(super) fn unknown_client_rows(rows: u64) {
     #[cfg(feature = "metrics")]
-    metrics::gauge!(UNKNOWN_CLIENT_ROWS).set(u32::try_from(rows).unwrap_or(u32::MAX));
+    metrics::gauge!(UNKNOWN_CLIENT_ROWS).set(gauge_of(rows));
 }
 
 /// A store operation failed.
@@ -214,6 +244,8 @@ pub(super) fn describe() {
         describe_counter!(PINGS, Unit::Count, "Ping Callbacks, by the status of the response");
         describe_counter!(ALERTS, Unit::Count, "Events that operators should be alerted to, by kind");
         describe_gauge!(OP_UNREACHABLE, Unit::Count, "1 while the OP gives this replica no usable answers to polls");
+        describe_gauge!(SIGN_INS, Unit::Count, "Sign-ins in the store, by state");
+        describe_gauge!(OVERDUE_SECONDS, Unit::Seconds, "How long the oldest sign-in has been due");
         describe_gauge!(UNDELIVERED_SECONDS, Unit::Seconds, "Age of the oldest unacknowledged outcome");
         describe_gauge!(UNREADABLE_ROWS, Unit::Count, "Rows that this replica cannot open, by reason");
         describe_gauge!(UNKNOWN_CLIENT_ROWS, Unit::Count, "Rows of clients that the poller does not have");

@@ -49,7 +49,7 @@ impl Tenant {
         let partition = Partition(client.partition());
         let exchanges = Arc::new(Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS)));
         let measure = Measure::of(&client);
-        measure.reset();
+        measure.reset(partition);
         Self {
             client,
             partition,
@@ -103,7 +103,7 @@ impl Tenant {
     /// Records that the client was removed.
     pub(super) fn removed(&self) {
         self.is_retired.store(true, Ordering::Release);
-        self.measure.reset();
+        self.measure.reset(self.partition);
     }
 
     pub(super) fn is_retired(&self) -> bool {

@@ -13,6 +13,7 @@ use super::shared::{Shared, store_error};
 use super::tenant::Tenant;
 use super::watch_memory::WatchMemory;
 use crate::error::{Error, ErrorResponse, Verdict};
+use crate::keyring::key_name;
 use crate::pending::Answer;
 use crate::store::{KeyStats, PartitionStats};
 
@@ -132,7 +133,7 @@ impl WatchMemory {
         measure::unreadable_rows(missing.values().sum(), newer.values().sum());
         for (key, rows) in missing {
             if shared.is_due(Cause::MissingKey(key)) {
-                let key_id = format!("{:08x}", u32::from_be_bytes(key));
+                let key_id = key_name(key);
                 tracing::error!(
                     key_id,
                     rows,
@@ -167,7 +168,7 @@ impl WatchMemory {
         let tenants: Vec<_> = shared.tenants().values().cloned().collect();
         for tenant in tenants {
             let rows = stats.get(&tenant.partition);
-            tenant.measure.undelivered(rows.and_then(|rows| rows.undelivered).unwrap_or_default());
+            tenant.measure.counted(rows.unwrap_or(&PartitionStats::empty(tenant.partition)));
             if rows.is_none_or(|rows| rows.waiting == 0) {
                 shared.forget_trouble(&tenant);
             }
