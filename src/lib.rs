@@ -153,6 +153,7 @@
 //!   only one version of `libsqlite3-sys`, so every crate in it that uses SQLite must need the same one.
 //! - `postgres`: [`PostgresStore`], which stores pending sign-ins in a PostgreSQL database.
 //! - `metrics`: counters, gauges and histograms of the poller, through the `metrics` facade.
+//! - `cli`: the program `openid-deferred`, with which operators look into a store; brings `sqlite` and `postgres`.
 //! - `testing`: the module [`testing`], with an OP and a clock for tests, and `store::contract`, the tests for stores.
 #![cfg_attr(not(feature = "testing"), doc = "", doc = "[`testing`]: https://docs.rs/openid-deferred")]
 #![cfg_attr(feature = "sqlite", doc = "", doc = "[`SqliteStore`]: store::SqliteStore")]

@@ -79,7 +79,9 @@ impl Source {
 
     fn of_folder() -> Self {
         let folder = folder();
-        let files = rust_files(&folder).into_iter().map(|path| {
+        // Programs are crates of their own, which import the library as its users do.
+        let programs = folder.join("bin");
+        let files = rust_files(&folder).into_iter().filter(|path| !path.starts_with(&programs)).map(|path| {
             let inside = path.strip_prefix(&folder).unwrap();
             let mut module: ModulePath =
                 inside.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();

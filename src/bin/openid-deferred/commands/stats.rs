@@ -1,0 +1,36 @@
+//! `stats`
+
+use openid_deferred::store::PartitionStats;
+
+use crate::Health;
+use crate::failure::Failure;
+use crate::location::Opened;
+use crate::output::{Output, rough, table};
+
+pub(crate) async fn run(opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
+    let stats = opened.store().stats().await.map_err(|error| Failure::store("cannot count the rows", &error))?;
+    output.print(&stats, || text(&stats))?;
+    Ok(Health::Well)
+}
+
+fn text(stats: &[PartitionStats]) -> String {
+    if stats.is_empty() {
+        return "the store has no sign-ins".to_owned();
+    }
+    let headings =
+        ["CLIENT", "EXCHANGING", "WAITING", "ANSWERED", "UNDELIVERED", "TOMBSTONES", "OVERDUE", "OLDEST UNDELIVERED"];
+    let mut rows = vec![headings.map(str::to_owned).to_vec()];
+    rows.extend(stats.iter().map(|stats| {
+        vec![
+            stats.partition.0.to_string(),
+            stats.exchanging.to_string(),
+            stats.waiting.to_string(),
+            stats.answered.to_string(),
+            stats.decided.to_string(),
+            stats.acknowledged.to_string(),
+            rough(stats.overdue),
+            rough(stats.undelivered),
+        ]
+    }));
+    table(&rows)
+}

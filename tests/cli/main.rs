@@ -1,0 +1,10 @@
+//! Runs the program `openid-deferred` on a real SQLite file and a real PostgreSQL database, beside a running poller.
+//!
+//! PostgreSQL comes from `scripts/postgres run cargo test --all-features --test cli`.
+
+mod arguments;
+mod guide;
+mod keys;
+mod rows;
+mod tool;
+mod world;
