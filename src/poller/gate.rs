@@ -33,12 +33,13 @@ enum Cause {
     Grants,
 }
 
-/// What is known of the previous poll of the same sign-in.
+/// What is known of the grant of a sign-in when the OP answers a poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PreviousPoll {
-    Answered,
-    /// Its answer may have been the success. After that the OP refuses the grant, which says nothing about the client.
-    MayBeLost,
+pub(super) enum GrantState {
+    Valid,
+    /// The OP may have removed it: the answer to an earlier poll may have been the success, or the sign-in has expired or
+    /// was cancelled. If the OP refuses it then, that says nothing about the client.
+    MayBeGone,
 }
 
 /// The states of a closed gate before and after a probe.
@@ -52,7 +53,11 @@ pub(super) struct GateProbe {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum GateChange {
     Nothing,
-    Closes { probe_in: Duration },
+    Closes {
+        probe_in: Duration,
+    },
+    /// It stays closed, and another probe may pass at once.
+    ProbesAgain,
     Opens,
 }
 
@@ -87,7 +92,7 @@ impl Gate {
     }
 
     /// Processes the OP's answer to a poll.
-    pub(super) fn answered(&mut self, answer: &Answer, before: PreviousPoll, now: Duration) -> GateChange {
+    pub(super) fn answered(&mut self, answer: &Answer, grant: GrantState, now: Duration) -> GateChange {
         match answer {
             Answer::Error { response, .. } => match response.verdict() {
                 Verdict::ClientRefused | Verdict::ScopeRefused if refuses_the_client(response) => {
@@ -97,7 +102,7 @@ impl Gate {
                 Verdict::TurnedAway | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
                     GateChange::Nothing
                 }
-                Verdict::GrantRefused => self.grant_refused(before, now),
+                Verdict::GrantRefused => self.grant_refused(grant, now),
                 _ => self.open(),
             },
             Answer::Trouble { .. } => GateChange::Nothing,
@@ -105,16 +110,25 @@ impl Gate {
         }
     }
 
-    fn grant_refused(&mut self, before: PreviousPoll, now: Duration) -> GateChange {
+    fn grant_refused(&mut self, grant: GrantState, now: Duration) -> GateChange {
         if self.closed.is_some_and(|closed| closed.cause == Cause::Client) {
             // The OP checks a grant only after it has accepted the client.
             return self.open();
         }
-        if before == PreviousPoll::MayBeLost {
-            return GateChange::Nothing;
+        if grant == GrantState::MayBeGone {
+            return self.probe_again(now);
         }
         self.suspicious_ends = self.suspicious_ends.saturating_add(1);
         if self.suspicious_ends >= SUSPICIOUS_ENDS { self.close(Cause::Grants, now) } else { GateChange::Nothing }
+    }
+
+    /// Ignores the answer to a probe that says nothing about the client. Otherwise sign-ins that expire behind a closed
+    /// gate would use up its probes, and it would never open.
+    fn probe_again(&mut self, now: Duration) -> GateChange {
+        let Some(closed) = &mut self.closed else { return GateChange::Nothing };
+        closed.step = (closed.step / 2).max(FIRST_PROBE);
+        closed.probe_at = closed.probe_at.min(now);
+        GateChange::ProbesAgain
     }
 
     /// Opens the gate, by hand or because an answer shows that the client is accepted.
@@ -160,9 +174,9 @@ mod tests {
         }
     }
 
-    /// After an earlier poll of the same sign-in was answered.
+    /// Of a sign-in that the OP should know.
     fn answered(gate: &mut Gate, code: &str, now: Duration) -> GateChange {
-        gate.answered(&error(code), PreviousPoll::Answered, now)
+        gate.answered(&error(code), GrantState::Valid, now)
     }
 
     fn minutes(count: u64) -> Duration {
@@ -236,26 +250,45 @@ mod tests {
     }
 
     #[test]
-    fn grants_that_may_have_been_redeemed_do_not_close_the_gate() {
+    fn grants_that_may_be_gone_do_not_close_the_gate() {
         let mut gate = Gate::default();
         for _ in 0..10 {
-            assert_eq!(gate.answered(&error("invalid_grant"), PreviousPoll::MayBeLost, NOW), GateChange::Nothing);
+            assert_eq!(gate.answered(&error("invalid_grant"), GrantState::MayBeGone, NOW), GateChange::Nothing);
         }
         assert!(!gate.is_closed());
         for closes in [false, false, true] {
             answered(&mut gate, "invalid_grant", NOW);
             assert_eq!(gate.is_closed(), closes);
         }
-        gate.answered(&error("invalid_grant"), PreviousPoll::MayBeLost, NOW);
+        gate.answered(&error("invalid_grant"), GrantState::MayBeGone, NOW);
         assert!(gate.is_closed(), "it stays closed");
     }
 
     #[test]
+    fn a_probe_whose_grant_may_be_gone_is_followed_by_another_one_and_does_not_lengthen_the_pause() {
+        let mut gate = Gate::default();
+        for _ in 0..3 {
+            answered(&mut gate, "invalid_grant", NOW);
+        }
+        let mut now = NOW + minutes(1);
+        for _ in 0..10 {
+            assert_eq!(gate.admits(64, now), (1, None));
+            gate.probes(now);
+            assert_eq!(gate.admits(64, now), (0, Some(minutes(2))), "one probe at a time");
+            now += Duration::from_secs(1);
+            assert_eq!(gate.answered(&error("invalid_grant"), GrantState::MayBeGone, now), GateChange::ProbesAgain);
+        }
+        gate.probes(now);
+        assert_eq!(answered(&mut gate, "invalid_grant", now), GateChange::Nothing);
+        assert_eq!(gate.admits(64, now), (0, Some(minutes(2))));
+    }
+
+    #[test]
     fn an_op_that_looks_at_the_grant_has_accepted_the_client() {
-        for before in [PreviousPoll::Answered, PreviousPoll::MayBeLost] {
+        for grant in [GrantState::Valid, GrantState::MayBeGone] {
             let mut gate = Gate::default();
             answered(&mut gate, "invalid_client", NOW);
-            assert_eq!(gate.answered(&error("invalid_grant"), before, NOW), GateChange::Opens);
+            assert_eq!(gate.answered(&error("invalid_grant"), grant, NOW), GateChange::Opens);
         }
     }
 }

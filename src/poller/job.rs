@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::event::{Event, ProgressText};
-use super::gate::PreviousPoll;
+use super::gate::GrantState;
 use super::measure;
 use super::record::{Record, Stage};
 use super::shared::Shared;
@@ -149,7 +149,7 @@ impl Job {
             untouched.orphaned(now);
         }
         let late = now.wall.duration_since(schedule.due_at()).unwrap_or_default();
-        let before = if untouched.answer_lost() { PreviousPoll::MayBeLost } else { PreviousPoll::Answered };
+        let grant = if untouched.answer_lost() { GrantState::MayBeGone } else { GrantState::Valid };
         let Claimed { pinged, orphaned, .. } = self.claimed;
         let step = schedule.claimed(now, Taken { at: self.store_clock.reading(), pinged, orphaned });
         pending.0.schedule = schedule;
@@ -163,7 +163,7 @@ impl Job {
         }
         pending.0.schedule.sending(now);
         self.tenant.measure.poll_sent(late);
-        self.poll(pending, context, untouched, before).await
+        self.poll(pending, context, untouched, grant).await
     }
 
     /// Sends the poll that the schedule has recorded. If it is not sent in time, the schedule becomes `untouched`.
@@ -172,7 +172,7 @@ impl Job {
         mut pending: PendingAuthentication,
         context: Zeroizing<Vec<u8>>,
         untouched: Schedule,
-        before: PreviousPoll,
+        grant: GrantState,
     ) -> Result<Report, Error> {
         let clock = &*self.shared.clock;
         let sent_at = clock.monotonic();
@@ -206,12 +206,20 @@ impl Job {
         };
         self.tenant.measure.polled(&answer, clock.monotonic().saturating_sub(sent_at));
         tracing::Span::current().record("answer", measure::answer_name(&answer));
-        self.shared.answered(&self.tenant, &answer, before);
+        self.shared.answered(&self.tenant, &answer, self.grant_by_now(grant, &pending.0.schedule));
         self.shared.note_reach(&self.tenant, &answer, error.as_ref());
         self.revoke(unwanted, &pending);
         // The answer came within the lease. If this machine was suspended since, it is processed late.
         let late = clock.monotonic().saturating_sub(sent_at).saturating_sub(self.lease);
         self.apply(pending, context, answer, error, late)
+    }
+
+    /// What is known of the grant when the answer to its poll has arrived. An OP may forget sign-ins that have expired or
+    /// were cancelled.
+    fn grant_by_now(&self, before: GrantState, schedule: &Schedule) -> GrantState {
+        let now = self.store_clock.moment(&*self.shared.clock);
+        let is_over = schedule.expires_in(now) == Some(Duration::ZERO);
+        if is_over || self.claimed.cancellation != Cancellation::None { GrantState::MayBeGone } else { before }
     }
 
     /// Revokes tokens that came with an answer that ends the sign-in. After a shutdown they are not revoked, and expire.

@@ -9,7 +9,7 @@ use futures_core::future::BoxFuture;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::event::Event;
-use super::gate::{GateChange, PreviousPoll};
+use super::gate::{GateChange, GrantState};
 use super::holdings::Holdings;
 use super::limits::Limits;
 use super::measure;
@@ -232,13 +232,13 @@ impl Shared {
     }
 
     /// Applies an answer to a poll to the gate and the pause of its client.
-    pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer, before: PreviousPoll) {
+    pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer, grant: GrantState) {
         let now = self.clock.monotonic();
         let mut gate = tenant.gate();
         if tenant.is_retired() {
             return;
         }
-        let gate_change = gate.answered(answer, before, now);
+        let gate_change = gate.answered(answer, grant, now);
         drop(gate);
         let change = tenant.pause().answered(answer, now);
         self.emit_pause(tenant, change);
@@ -281,6 +281,7 @@ impl Shared {
         let (issuer, client_id) = (tenant.client.issuer().into(), tenant.client.client_id().into());
         match gate_change {
             GateChange::Nothing => {}
+            GateChange::ProbesAgain => self.wake(tenant.partition, Duration::ZERO),
             GateChange::Closes { probe_in } => {
                 tenant.measure.set_gate_closed(true);
                 tracing::error!(

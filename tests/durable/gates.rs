@@ -1,5 +1,6 @@
 //! Failures that are not the user's fault do not end the user's sign-in.
 
+use openid_deferred::ciba::UserHint;
 use openid_deferred::poller::{Event, Limits};
 use openid_deferred::store::State;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest};
@@ -264,4 +265,80 @@ async fn answers_that_were_lost_do_not_close_the_gate_for_others() {
     while let Some(event) = happened(&mut events) {
         assert!(!matches!(event, Event::GateClosed { .. }), "{event:?}");
     }
+}
+
+/// An OP that forgets expired requests answers `invalid_grant` where others answer `expired_token`.
+#[tokio::test]
+async fn an_op_that_forgets_expired_sign_ins_does_not_close_the_gate_for_others() {
+    let world = world_of(|op| op.ciba().expires_in(120 * SECOND).decisions(DecisionPolicy::scripted())).await;
+    world.op.misbehave(Fault::edit_any_json(Endpoint::Poll, forgets_expired).always());
+    let ask = || world.client.backchannel_authentication(UserHint::login_hint("user-1"));
+    for _ in 0..20 {
+        let _ = world.poller.request_authentication(ask()).await.expect("the OP asks the user");
+    }
+    let mut events = world.poller.events();
+    world.sleep(300 * SECOND).await;
+    let mut outcomes = world.poller.outcomes();
+    for _ in 0..20 {
+        let delivery = tokio::select! {
+            biased;
+            delivery = next(&mut outcomes) => delivery,
+            () = world.sleep(60 * SECOND) => panic!("sign-ins that have expired wait for a probe"),
+        };
+        assert!(matches!(delivery.outcome(), Outcome::Failed(_)), "{delivery:?}");
+        delivery.acknowledge().await.unwrap();
+    }
+    let _ = world.poller.request_authentication(ask()).await.expect("the OP asks the user");
+    world.op.last_process().approve();
+    let delivery = next(&mut outcomes).await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    while let Some(event) = happened(&mut events) {
+        assert!(!matches!(event, Event::GateClosed { .. }), "{event:?}");
+    }
+}
+
+fn forgets_expired(members: &mut serde_json::Map<String, serde_json::Value>) {
+    if members.get("error").is_some_and(|code| code == "expired_token") {
+        members.insert("error".into(), "invalid_grant".into());
+    }
+}
+
+/// The gate closes for a real reason, and sign-ins that expired meanwhile say nothing about it.
+#[tokio::test]
+async fn a_closed_gate_opens_although_the_sign_ins_of_its_probes_have_expired() {
+    let world = world_with(
+        |op| op.ciba().expires_in(50 * SECOND).decisions(DecisionPolicy::scripted()),
+        |client| client,
+        |poller| poller.limits(Limits::new().in_flight(1)),
+    )
+    .await;
+    let ask = || world.client.backchannel_authentication(UserHint::login_hint("user-1"));
+    for _ in 0..20 {
+        let _ = world.poller.request_authentication(ask()).await.expect("the OP asks the user");
+    }
+    // The OP has lost what it knew of the first three.
+    world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant").times(3));
+    world.op.misbehave(Fault::edit_any_json(Endpoint::Poll, forgets_expired).always());
+    world.sleep(10 * SECOND).await;
+    assert!(world.poller.stats().await.unwrap()[0].is_gate_closed);
+    // One user after the other comes, and confirms at once.
+    let mut approved = 0;
+    let mut outcomes = world.poller.outcomes();
+    for _ in 0..10 {
+        let _ = world.poller.request_authentication(ask()).await.expect("the OP asks the user");
+        world.op.last_process().approve();
+        let end = world.clock.monotonic() + 120 * SECOND;
+        while world.clock.monotonic() < end {
+            tokio::select! {
+                biased;
+                delivery = next(&mut outcomes) => {
+                    approved += u32::from(matches!(delivery.outcome(), Outcome::Approved(_)));
+                    delivery.acknowledge().await.unwrap();
+                }
+                () = world.sleep(end - world.clock.monotonic()) => {}
+            }
+        }
+    }
+    assert!(approved >= 9, "{approved} of 10 users were signed in");
+    assert!(!world.poller.stats().await.unwrap()[0].is_gate_closed);
 }
