@@ -63,6 +63,9 @@ impl Flaw {
 /// The number of levels of a place. Anything deeper counts for the member that contains it. Three levels identify a
 /// member of a key in a key set.
 const DEPTH: usize = 3;
+/// The most arrays and objects inside each other. A stored value contains documents of the OP in a few levels of its own,
+/// and serde_json, which reads it again, stops at 128.
+const NESTING: usize = 100;
 /// The maximum number of places that are kept. A document with more counts as contradictory everywhere.
 const PLACES: usize = 100;
 
@@ -78,6 +81,9 @@ impl Object {
 
     fn parse_clear(json: &[u8]) -> Result<Self, serde_json::Error> {
         let mut object: Self = serde_json::from_slice(json)?;
+        if object.members.values().any(|value| is_deeper(value, NESTING - 1)) {
+            return Err(de::Error::custom("nested too deep"));
+        }
         // Most headers and claims are flat, and then nothing is left to check. Names are checked first, because values
         // must be compared only if a name is repeated.
         if object.members.values().any(holds_object) && serde_json::from_slice::<Unrepeated>(json).is_err() {
@@ -213,6 +219,16 @@ fn holds_object(value: &Value) -> bool {
     match value {
         Value::Object(_) => true,
         Value::Array(elements) => elements.iter().any(holds_object),
+        _ => false,
+    }
+}
+
+/// Whether a value has more than so many levels of arrays and objects.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let Some(left) = levels.checked_sub(1) else { return value.is_array() || value.is_object() };
+    match value {
+        Value::Array(elements) => elements.iter().any(|element| is_deeper(element, left)),
+        Value::Object(members) => members.values().any(|member| is_deeper(member, left)),
         _ => false,
     }
 }
@@ -439,8 +455,10 @@ mod tests {
             let (open, close) = ("[".repeat(depth), "]".repeat(depth));
             Object::parse(format!(r#"{{"b":{{"a":1,"a":2}},"a":{open}{close}}}"#).as_bytes())
         };
-        assert!(nested(126).is_ok());
-        assert!(nested(128).is_err());
+        assert!(nested(NESTING - 1).is_ok());
+        for depth in [NESTING, 126, 127, 128] {
+            assert!(nested(depth).is_err(), "{depth}");
+        }
         assert!(nested(400_000).is_err());
     }
 

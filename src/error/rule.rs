@@ -247,7 +247,12 @@ impl Violation {
 
     /// With the position of the syntax error. serde's own message is left out, because it can quote the document.
     pub(crate) fn malformed_json(document: Document, error: &serde_json::Error) -> Self {
-        Self::new(Rule::MalformedJson).in_document(document).at_position(error.line(), error.column())
+        let violation = Self::new(Rule::MalformedJson).in_document(document);
+        match error.line() {
+            // It concerns the document as a whole.
+            0 => violation,
+            line => violation.at_position(line, error.column()),
+        }
     }
 
     /// The rule.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use openid_deferred::store::MemoryStore;
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, TestClient, TestClock};
 use openid_deferred::{ClientAuthentication, Clock as _, Error, Outcome, Signer, SigningAlgorithm, SigningKey};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{CLIENT_ID, HOUR, REDIRECT_URI, SECOND, World, client_of, poller_of, provider, world_of};
 
@@ -32,6 +32,33 @@ async fn a_final_answer_in_an_odd_wrapping_is_committed_and_validated_on_another
         assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{name}: {delivery:?}");
         assert_eq!(world.polls().len(), 1, "{name}");
         world.op.assert_clean();
+    }
+}
+
+/// A stored answer has a few levels more than the answer itself, and must still be readable.
+#[tokio::test]
+async fn a_deeply_nested_answer_does_not_keep_a_sign_in_from_its_outcome() {
+    fn nested(levels: usize) -> Value {
+        (1..levels).fold(json!([]), |inner, _| json!([inner]))
+    }
+    for levels in [90, 120, 122, 124, 126] {
+        let in_answer = Fault::edit_json(Endpoint::Poll, move |members| {
+            members.insert("extension".into(), nested(levels));
+        });
+        let in_interim = IdTokenForgery::claims(move |claims| drop(claims.insert("extension".into(), nested(levels))));
+        for fault in [in_answer, Fault::id_token(Endpoint::Exchange, in_interim)] {
+            let name = format!("{levels} {fault:?}");
+            let world = world_of(|op| op.decisions(DecisionPolicy::after_polls(1))).await;
+            world.op.misbehave(fault);
+            let id = world.waiting().await;
+            let delivery = tokio::select! {
+                biased;
+                delivery = world.outcome() => delivery,
+                () = world.sleep(HOUR) => panic!("{name}: no outcome"),
+            };
+            assert_eq!(delivery.id(), id, "{name}");
+            assert!(levels > 90 || matches!(delivery.outcome(), Outcome::Approved(_)), "{name}: {delivery:?}");
+        }
     }
 }
 
