@@ -31,7 +31,8 @@ pub enum SignIn {
     /// to store it for as long as it runs. If the poller ends before that, the outcome is
     /// [`Unknown`](crate::Outcome::Unknown).
     Deferred(ProcessId),
-    /// The OP answered at once. The user is signed in, and nothing will be delivered.
+    /// The OP answered at once. The user is signed in, and nothing will be delivered, with the exception that
+    /// [`Poller::authorization_response`] names.
     Complete(Authentication),
     /// A second response of a session whose sign-in, with this id, has ended: its outcome was acknowledged, its
     /// exchange failed, or the OP had answered at once. Nothing was sent, and nothing will be delivered. If your own
@@ -44,7 +45,8 @@ pub enum SignIn {
 #[derive(Debug)]
 #[must_use = "it may contain tokens, or the id of the request to wait for"]
 pub enum TokenAnswer {
-    /// The OP issued the tokens at once, and nothing will be delivered.
+    /// The OP issued the tokens at once, and nothing will be delivered, with the exception that
+    /// [`Poller::authorization_response`] names.
     Complete(IssuedTokens),
     /// The OP has not decided. One [`Delivery`](crate::Delivery) with this id follows after the decision.
     ///
@@ -73,9 +75,10 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// After an error nothing will be delivered, with one exception: if this machine or the store fails, or the time of
-    /// a [`shutdown`](Self::shutdown) ends, before the failure is stored, [`Outcome::Unknown`](crate::Outcome::Unknown)
-    /// is delivered.
+    /// After an error or a complete answer nothing will be delivered, with one exception: if this machine fails, or the
+    /// time of a [`shutdown`](Self::shutdown) ends, before that is stored,
+    /// [`Outcome::Unknown`](crate::Outcome::Unknown) is delivered. So it is if the store fails for more than ten minutes
+    /// and another replica reads it first afterwards.
     ///
     /// If an error is [transient](Error::is_transient) and is not the OP's [answer](Error::error_response), the code
     /// was not sent: keep the cookie, and let the user reload. These errors are

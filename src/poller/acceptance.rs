@@ -139,8 +139,7 @@ impl Acceptance {
             Ok(slot) => slot,
             Err(refusal) => {
                 self.exchanged("unsent");
-                self.forget().await;
-                return Err(refusal);
+                return self.conclude(self.forget(), Err(refusal)).await;
             }
         };
         self.may_be_sent.store(true, Ordering::Release);
@@ -175,8 +174,7 @@ impl Acceptance {
             Err(error) => {
                 self.exchanged(request.unspent_result(&error));
                 // The code is unspent, so the same response may be tried again.
-                self.forget().await;
-                Err(error)
+                self.conclude(self.forget(), Err(error)).await
             }
         }
     }
@@ -194,9 +192,13 @@ impl Acceptance {
         }
     }
 
+    /// Removes the row, however long that takes, so that the request may be tried again.
     async fn forget(&self) {
-        if let Err(problem) = self.shared.store.forget(self.id).await {
-            tracing::warn!(error = %problem, "the row of a failed sign-in could not be removed");
+        let mut pause = COMMIT_PAUSE;
+        while let Err(error) = self.shared.store.forget(self.id).await {
+            self.shared.store_failed(error, "the row of a request that was not processed cannot be removed yet");
+            self.shared.clock.sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);
         }
     }
 
@@ -276,7 +278,7 @@ impl Acceptance {
     /// follows in any case, even if this replica dies.
     async fn store(&self, settlement: Settlement) {
         let _committing = Committing::new(&self.shared, self.id);
-        let mut stored = pin!(self.shared.settle(settlement, Duration::MAX));
+        let mut stored = pin!(self.shared.settle(settlement));
         let is_late = tokio::select! {
             biased;
             () = &mut stored => false,
@@ -289,10 +291,19 @@ impl Acceptance {
         }
     }
 
-    /// Stores that nothing will be delivered, and answers the caller. If that takes too long, the row is left to its
-    /// lease.
+    /// Stores that nothing will be delivered, and answers the caller.
     async fn end(&self, answer: Result<Accepted, Error>) -> Result<Accepted, Error> {
-        let mut stored = pin!(self.shared.settle(self.ended(), COMMIT_PATIENCE));
+        self.conclude(self.shared.settle(self.ended()), answer).await
+    }
+
+    /// Answers the caller when the end of the request is stored or, if that takes too long, before.
+    async fn conclude(
+        &self,
+        stored: impl Future<Output = ()>,
+        answer: Result<Accepted, Error>,
+    ) -> Result<Accepted, Error> {
+        let _committing = Committing::new(&self.shared, self.id);
+        let mut stored = pin!(stored);
         tokio::select! {
             biased;
             () = &mut stored => return answer,

@@ -255,7 +255,7 @@ impl Job {
             let _ = pending.answered(polled.answer, now, job.tenant.client.pace());
             pending.received_at(polled.at.wall);
             let Ok(settlement) = job.answered(pending, context) else { return };
-            job.shared.settle(settlement, Duration::MAX).await;
+            job.shared.settle(settlement).await;
             job.shared.wake(job.tenant.partition, Duration::ZERO);
         };
         // A poller that is shutting down does not wait for it.

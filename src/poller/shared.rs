@@ -207,12 +207,10 @@ impl Shared {
         self.stop.borrow().is_none() && self.background_tasks.send(task).is_ok()
     }
 
-    /// Stores an answer that the OP gives only once, however long the store is unavailable. A finite `patience` is for
-    /// results that can be lost, because the lease of the row expires instead.
-    pub(super) async fn settle(&self, settlement: Settlement, patience: Duration) {
+    /// Stores an answer that the OP gives only once, however long the store is unavailable.
+    pub(super) async fn settle(&self, settlement: Settlement) {
         let _settling = Counted::new(&self.settling);
         let mut pause = COMMIT_PAUSE;
-        let end = self.clock.monotonic().saturating_add(patience);
         loop {
             match catch_panic(self.store.work(vec![settlement.clone()], None)).await {
                 Ok(Ok(_)) => return,
@@ -222,9 +220,6 @@ impl Shared {
                     tracing::error!("the store panicked; an answer of the OP cannot be stored yet");
                     self.emit(Event::Panicked { id: None });
                 }
-            }
-            if self.clock.monotonic() >= end {
-                return;
             }
             self.clock.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);

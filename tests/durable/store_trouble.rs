@@ -9,11 +9,11 @@ use futures_core::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::{Event, Events, Limits, SignIn};
+use openid_deferred::poller::{Event, Events, Limits, SignIn, TokenAnswer};
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock};
 use openid_deferred::{
-    AuthorizationSession, ClientAuthentication, Clock as _, Error, ErrorKind, Outcome, Poller, Signer,
+    AuthorizationSession, ClientAuthentication, Clock as _, Error, ErrorKind, Grant, Outcome, Poller, Signer,
     SigningAlgorithm, SigningKey,
 };
 
@@ -538,5 +538,48 @@ async fn after_an_outage_of_the_store_a_failed_exchange_is_stored_and_not_delive
         biased;
         delivery = outcomes.next() => panic!("{delivery:?}"),
         () = world.sleep(2 * HOUR) => {}
+    }
+}
+
+/// This replica knows that nothing is to be delivered, however long the store is unavailable.
+#[tokio::test]
+async fn after_a_long_outage_of_the_store_a_request_that_ended_before_it_is_not_delivered() {
+    let refused = |status, code| Fault::error_with_status(Endpoint::ClientCredentials, status, code);
+    for (fault, name) in [
+        (None, "answered at once"),
+        (Some(refused(400, "invalid_scope")), "refused"),
+        (Some(refused(401, "invalid_client")), "not processed"),
+    ] {
+        let world = world_with(|op| op.ietf().answers_at_once(), |client| client).await;
+        fault.clone().into_iter().for_each(|fault| world.op.misbehave(fault));
+        world.op.misbehave(Fault::delay(Endpoint::ClientCredentials, 4 * SECOND));
+        let began = world.clock.monotonic();
+        let request = world.client.token_request(Grant::client_credentials()).idempotency_key("order 4711");
+        let told = async {
+            let told = world.poller.request_tokens(request).await;
+            (told, world.clock.monotonic() - began)
+        };
+        let outage = async {
+            world.sleep(2 * SECOND).await;
+            world.store.set_down(true);
+        };
+        let ((told, took), ()) = tokio::join!(told, outage);
+        assert_eq!(told.is_err(), fault.is_some(), "{name}: {told:?}");
+        assert!(took <= 7 * SECOND, "{name}: {took:?}");
+        world.sleep(8 * HOUR).await;
+        world.store.set_down(false);
+        let mut outcomes = world.poller.outcomes();
+        tokio::select! {
+            biased;
+            delivery = outcomes.next() => panic!("{name}: {delivery:?}"),
+            () = world.sleep(2 * HOUR) => {}
+        }
+        world.op.behave();
+        let request = world.client.token_request(Grant::client_credentials()).idempotency_key("order 4711");
+        let again = world.poller.request_tokens(request).await.unwrap();
+        match name {
+            "not processed" => assert!(matches!(again, TokenAnswer::Complete(_)), "{name}: {again:?}"),
+            _ => assert!(matches!(again, TokenAnswer::Ended(_)), "{name}: {again:?}"),
+        }
     }
 }
