@@ -207,8 +207,9 @@ impl AuthenticationRequest<'_> {
     ///
     /// [`Poller::request_authentication`](crate::Poller::request_authentication) sends one request for each key of a
     /// client, and returns the id of the first one to later callers, for as long as its row is kept
-    /// ([`keep_tombstones`](crate::poller::PollerBuilder::keep_tombstones)). A request that the OP refused frees the key.
-    /// To ask again after a denial or an unknown outcome, use another key. [`send`](Self::send) ignores the key.
+    /// ([`keep_tombstones`](crate::poller::PollerBuilder::keep_tombstones)) and the keyring has the sealing key that was
+    /// primary then. A request that the OP refused frees the key. To ask again after a denial or an unknown outcome, use
+    /// another key. [`send`](Self::send) ignores the key.
     pub fn idempotency_key(mut self, key: impl Into<Secret>) -> Self {
         self.idempotency_key = Some(key.into());
         self

@@ -30,7 +30,9 @@ pub struct Rotation {
 ///
 /// Keep the key in the keyring while [`is_needed`](Self::is_needed). Also keep it for the lifetime of authorization
 /// sessions (an hour by default) after it was the primary key of any replica, because sessions are in browsers and
-/// cannot be counted.
+/// cannot be counted. If you use [idempotency keys](crate::TokenRequest::idempotency_key), also keep it for
+/// [`keep_tombstones`](super::PollerBuilder::keep_tombstones) after the requests of that time were acknowledged: a
+/// repetition is recognised only with it.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct KeyUse {
