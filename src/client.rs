@@ -408,6 +408,7 @@ impl Client {
             interim_fingerprint: None,
             interim_claims: None,
             interim_subject: None,
+            hinted_subject: checks.subject.as_deref(),
         }
     }
 

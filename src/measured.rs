@@ -84,6 +84,7 @@ impl TokenCheck {
             interim_fingerprint: None,
             interim_claims: None,
             interim_subject: None,
+            hinted_subject: None,
         };
         Ok(verify_final(token, &self.keys, &expectations)?)
     }

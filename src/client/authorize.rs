@@ -470,6 +470,7 @@ impl AuthorizationRequest<'_> {
                 require_auth_time: essential.auth_time || options.require_auth_time,
                 require_acr: essential.acr,
                 essential_acr: essential.acr_values,
+                subject: None,
             },
         })
     }

@@ -282,6 +282,7 @@ impl AuthenticationRequest<'_> {
             require_auth_time: options.require_auth_time,
             require_acr: false,
             essential_acr: Vec::new(),
+            subject: self.hint.subject().map(str::to_owned),
         };
         let form = self.form();
         Ok(InitialRequest {

@@ -128,6 +128,7 @@ rules! {
     IdTokenClaims = "id_token_claims", "a claim of the ID Token has an invalid value", "OpenID Connect Core 1.0 §5.1";
     InterimIdTokenAsFinal = "interim_id_token_as_final", "the ID Token of the final response or of a refresh repeats the interim one, or its `jti`", "DTR §Interim ID Tokens; RFC 7519 §4.1.7";
     SubjectChanged = "subject_changed", "the final ID Token has another `iss` or `sub` than the interim one", "DTR §Interim ID Tokens";
+    HintedSubject = "hinted_subject", "the ID Token is about another user than the `id_token_hint` of the request", "CIBA §7.1";
 
     // UserInfo and protected resources
     RefreshedIdToken = "refreshed_id_token", "the ID Token of a refresh contradicts the one of the sign-in", "OpenID Connect Core 1.0 §12.2";

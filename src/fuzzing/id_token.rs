@@ -68,6 +68,7 @@ fn expecting<T>(is_strict: bool, then: impl FnOnce(&Expectations<'_>) -> T) -> T
         interim_fingerprint: None,
         interim_claims: None,
         interim_subject: is_strict.then_some("user-1"),
+        hinted_subject: is_strict.then_some("user-1"),
     })
 }
 

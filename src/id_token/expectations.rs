@@ -43,6 +43,8 @@ pub(crate) struct Expectations<'a> {
     pub(crate) interim_claims: Option<&'a Claims>,
     /// The `sub` of the interim ID Token, where it must be the same.
     pub(crate) interim_subject: Option<&'a str>,
+    /// The `sub` of the ID Token that named the user to the OP.
+    pub(crate) hinted_subject: Option<&'a str>,
 }
 
 impl Expectations<'_> {

@@ -33,7 +33,8 @@ pub(super) fn of_both(claims: &Claims, algorithm: SigningAlgorithm, e: &Expectat
     Ok(())
 }
 
-/// That it is not the interim ID Token; `acr`, `auth_time`, and the subject of the interim ID Token.
+/// That it is not the interim ID Token; `acr`, `auth_time`, and the subject: that of the interim ID Token, and that of
+/// the hint.
 pub(super) fn of_final(token: &str, claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
     // Processes that were stored by 0.1.0 have no fingerprint, but the claims of a verified token.
     let has_its_claims = e.interim_claims.is_some_and(|interim| interim.as_json() == claims.as_json());
@@ -45,6 +46,9 @@ pub(super) fn of_final(token: &str, claims: &Claims, e: &Expectations<'_>) -> Re
     authentication_time(claims, e)?;
     if e.interim_subject.is_some_and(|interim| interim != claims.subject()) {
         return Err(at(Rule::SubjectChanged, "sub"));
+    }
+    if e.hinted_subject.is_some_and(|hinted| hinted != claims.subject()) {
+        return Err(at(Rule::HintedSubject, "sub"));
     }
     Ok(())
 }

@@ -45,6 +45,7 @@ struct Case {
     interim_fingerprint: Option<InterimFingerprint>,
     interim_claims: Option<Claims>,
     interim_subject: Option<&'static str>,
+    hinted_subject: Option<&'static str>,
     received_at: u64,
 }
 
@@ -71,6 +72,7 @@ impl Case {
             interim_fingerprint: None,
             interim_claims: None,
             interim_subject: None,
+            hinted_subject: None,
             received_at: RECEIVED,
         }
     }
@@ -124,6 +126,7 @@ impl Case {
             interim_fingerprint: self.interim_fingerprint.as_ref(),
             interim_claims: self.interim_claims.as_ref(),
             interim_subject: self.interim_subject,
+            hinted_subject: self.hinted_subject,
         })
     }
 

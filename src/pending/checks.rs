@@ -23,6 +23,9 @@ pub(crate) struct Checks {
     pub(crate) require_acr: bool,
     #[serde(rename = "c", default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) essential_acr: Vec<String>,
+    /// The user whom the application named by an ID Token (`id_token_hint`).
+    #[serde(rename = "sub", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<String>,
 }
 
 impl Checks {
@@ -36,6 +39,7 @@ impl Checks {
             require_auth_time: false,
             require_acr: false,
             essential_acr: Vec::new(),
+            subject: None,
         }
     }
 

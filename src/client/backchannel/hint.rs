@@ -17,7 +17,7 @@ pub struct UserHint(Hint);
 enum Hint {
     Login(Secret),
     LoginToken(Secret),
-    IdToken { token: Secret, issuer: String, client_id: String },
+    IdToken { token: Secret, subject: String, issuer: String, client_id: String },
 }
 
 impl UserHint {
@@ -35,9 +35,13 @@ impl UserHint {
 
     /// `id_token_hint`: the user of an earlier sign-in of this client. Only the verified ID Token of an
     /// [`Authentication`] can be a hint, because an ID Token from elsewhere can name anybody.
+    ///
+    /// An approval by another user is refused: [`Outcome::Invalid`](crate::Outcome::Invalid) with
+    /// [`Rule::HintedSubject`](crate::error::Rule::HintedSubject).
     pub fn id_token_hint(authentication: &Authentication) -> Self {
         Self(Hint::IdToken {
             token: authentication.id_token().token().clone(),
+            subject: authentication.claims().subject().to_owned(),
             issuer: authentication.body().issuer.clone(),
             client_id: authentication.body().client_id.clone(),
         })
@@ -48,6 +52,14 @@ impl UserHint {
             Hint::Login(hint) => ("login_hint", hint),
             Hint::LoginToken(token) => ("login_hint_token", token),
             Hint::IdToken { token, .. } => ("id_token_hint", token),
+        }
+    }
+
+    /// The user, if the hint says who it is.
+    pub(super) fn subject(&self) -> Option<&str> {
+        match &self.0 {
+            Hint::IdToken { subject, .. } => Some(subject),
+            Hint::Login(_) | Hint::LoginToken(_) => None,
         }
     }
 

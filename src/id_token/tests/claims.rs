@@ -237,6 +237,12 @@ fn a_final_subject_that_differs_from_the_interim_one_is_refused() {
 }
 
 #[test]
+fn a_final_subject_that_differs_from_the_hinted_one_is_refused() {
+    Case { hinted_subject: Some("user-1"), ..Case::good() }.is_accepted();
+    Case { hinted_subject: Some("user-2"), ..Case::good() }.breaks_as_final_only(Rule::HintedSubject);
+}
+
+#[test]
 fn a_claim_that_is_repeated_with_another_value_is_refused_where_a_check_needs_it() {
     let case = Case::good();
     let claims = case.claims.to_string();

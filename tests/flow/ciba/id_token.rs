@@ -1,8 +1,9 @@
 //! The ID Token (CIBA §10.1.1): without a nonce, and otherwise as in every sign-in.
 
+use openid_deferred::ciba::UserHint;
 use openid_deferred::error::Rule;
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery};
-use openid_deferred::{Authentication, Outcome};
+use openid_deferred::{Authentication, Outcome, PendingAuthentication};
 use serde_json::json;
 
 use super::{ciba, ciba_with};
@@ -42,6 +43,31 @@ async fn every_other_rule_holds() {
 
 fn claim(name: &'static str, value: serde_json::Value) -> IdTokenForgery {
     IdTokenForgery::claims(move |claims| drop(claims.insert(name.to_owned(), value.clone())))
+}
+
+/// A hint in another form does not tell the client who the user is.
+#[tokio::test]
+async fn an_approval_by_another_user_than_the_hinted_one_is_refused() {
+    let world = ciba(|op| op).await;
+    let Outcome::Approved(earlier) = world.wait(&mut world.asked().await).await else { panic!("not approved") };
+    let ask = |hint| world.client.backchannel_authentication(hint);
+    let keyring = keyring();
+    for (hint, forgery, rule) in [
+        (UserHint::id_token_hint(&earlier), None, None),
+        (UserHint::id_token_hint(&earlier), Some("user-2"), Some(Rule::HintedSubject)),
+        (UserHint::login_hint("user-1"), Some("user-2"), None),
+    ] {
+        let mut pending = ask(hint).send().await.unwrap();
+        if let Some(subject) = forgery {
+            world.op.misbehave(Fault::id_token(Endpoint::Poll, claim("sub", json!(subject))));
+        }
+        // The wait goes on in another process.
+        pending = PendingAuthentication::open(&keyring, &pending.seal(&keyring).unwrap()).unwrap();
+        let outcome = world.wait(&mut pending).await;
+        assert_eq!(broken_rule(&outcome), rule, "{outcome:?}");
+        assert!(rule.is_some() || matches!(outcome, Outcome::Approved(_)), "{outcome:?}");
+    }
+    world.op.assert_clean();
 }
 
 #[tokio::test]
