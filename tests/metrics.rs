@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use openid_deferred::ciba::{DeliveryMode, UserHint};
 use openid_deferred::ping::Receiver;
 use openid_deferred::poller::{SignIn, TokenAnswer};
 use openid_deferred::store::MemoryStore;
@@ -36,6 +37,7 @@ async fn world(of: fn(TestProviderBuilder) -> TestProviderBuilder) -> (TestClock
         .authentication(ClientAuthentication::client_secret_basic("secret"))
         .redirect_uri(CALLBACK)
         .http_client(op.http_client())
+        .backchannel_token_delivery_mode(DeliveryMode::Poll)
         .clock(Arc::new(clock.clone()))
         .build()
         .unwrap();
@@ -151,6 +153,40 @@ async fn a_recorder_hears_of_token_requests_and_of_issued_tokens() {
         ("exchanges_total", "refused", 1.0),
         ("exchanges_total", "unknown", 1.0),
         ("outcomes_total", "issued", 1.0),
+        ("polls_total", "pending", 2.0),
+        ("polls_total", "success", 1.0),
+    ];
+    assert_eq!(counted, expected);
+    op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_recorder_hears_of_authentication_requests_and_their_refusals() {
+    let _turn = TURN.lock().await;
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let (_, op, client, poller) = world(|op| op.ciba().login_hint("jane", TestUser::new("jane"))).await;
+    let request = |hint: &str| client.backchannel_authentication(UserHint::login_hint(hint));
+
+    assert!(poller.request_authentication(request("nobody")).await.unwrap_err().error_response().is_some());
+    assert!(matches!(poller.request_authentication(request("jane")).await, Ok(SignIn::Deferred(_))));
+    let delivery = poller.outcomes().next().await.unwrap();
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    delivery.acknowledge().await.unwrap();
+    op.misbehave(Fault::cut_body(Endpoint::BackchannelAuthentication).after_processing());
+    let unknown = poller.request_authentication(request("jane")).await.unwrap_err();
+    assert_eq!(unknown.kind(), &ErrorKind::OutcomeUnknown);
+    poller.shutdown(Duration::from_secs(60)).await;
+
+    let mut counted = counted(&snapshotter, &op);
+    counted.retain(|(name, _), _| ["exchanges_total", "outcomes_total", "polls_total"].contains(&&**name));
+    let counted: Vec<_> = counted.iter().map(|((name, special), value)| (&**name, &**special, *value)).collect();
+    let expected = [
+        ("exchanges_total", "deferred", 1.0),
+        ("exchanges_total", "refused", 1.0),
+        ("exchanges_total", "unknown", 1.0),
+        ("outcomes_total", "approved", 1.0),
         ("polls_total", "pending", 2.0),
         ("polls_total", "success", 1.0),
     ];
