@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "the OPs run in real time")]
 
 mod door;
+mod glewlwyd;
 mod keycloak;
 mod killed;
 mod node;
@@ -44,6 +45,11 @@ trait Bank: Sized {
 
     /// Registers a client with these members.
     async fn counter(self, members: Value) -> Counter<Self::Phones>;
+
+    /// The same where the OP and not the client says how long requests live, with requests that expire soon.
+    async fn brief_counter(self, members: Value) -> Counter<Self::Phones> {
+        self.counter(members).await
+    }
 }
 
 /// The phones of users, in the hands of a test.
@@ -63,6 +69,8 @@ struct Counter<P> {
     client_id: String,
     client_secret: String,
     user: &'static str,
+    /// Adds the settings that every client of this OP needs.
+    configure: fn(ClientBuilder) -> ClientBuilder,
     phones: P,
 }
 
@@ -80,16 +88,17 @@ macro_rules! banks {
 }
 
 banks! {
-    a_user_approves: node keycloak;
-    a_user_refuses: node keycloak;
-    a_request_expires: node keycloak;
+    a_user_approves: node keycloak glewlwyd;
+    a_user_refuses: node keycloak glewlwyd;
+    a_request_expires: node keycloak glewlwyd;
     an_unknown_user_is_refused: node;
-    an_earlier_sign_in_is_the_hint: node;
+    an_earlier_sign_in_is_the_hint: node glewlwyd;
     a_request_is_signed: node keycloak;
-    a_ping_brings_the_outcome_at_once: node keycloak;
+    a_ping_brings_the_outcome_at_once: node keycloak glewlwyd;
     a_ping_may_come_before_the_answer: node;
     a_program_that_is_killed_misses_nothing: node keycloak;
-    two_hundred_users_are_asked_at_once: node;
+    a_certificate_authenticates_and_binds: keycloak;
+    two_hundred_users_are_asked_at_once: node keycloak;
 }
 
 /// What is registered for poll mode.
@@ -115,7 +124,7 @@ fn registered_with(door: &Door) -> Value {
 impl<P: Phones> Counter<P> {
     fn builder(&self) -> ClientBuilder {
         let authentication = ClientAuthentication::client_secret_basic(self.client_secret.as_str());
-        builder(&self.site, &self.client_id)
+        (self.configure)(builder(&self.site, &self.client_id))
             .authentication(authentication)
             .backchannel_token_delivery_mode(DeliveryMode::Poll)
     }
@@ -188,7 +197,7 @@ async fn a_user_refuses<B: Bank>() {
 
 async fn a_request_expires<B: Bank>() {
     let Some(bank) = B::open().await else { return };
-    let counter = bank.counter(registered()).await;
+    let counter = bank.brief_counter(registered()).await;
     let client = counter.client().await;
     let request = counter.ask(&client, "expire").requested_expiry(Duration::from_secs(7));
     let mut pending = request.send().await.unwrap();
@@ -239,6 +248,31 @@ async fn a_request_is_signed<B: Bank>() {
     let mut pending = pending.unwrap_or_else(|error| panic!("{}", chain(&error)));
     counter.phones.answer("signed", true).await;
     assert_approved(&client.wait(&mut pending).await.unwrap());
+}
+
+async fn a_certificate_authenticates_and_binds<B: Bank>() {
+    let Some(bank) = B::open().await else { return };
+    let identity = Identity::host("client.test", Some(&bank.authority()));
+    let with_a_certificate = json!({
+        "token_endpoint_auth_method": "tls_client_auth",
+        "tls_client_auth_subject_dn": "CN=client.test",
+        "tls_client_certificate_bound_access_tokens": true,
+    });
+    let counter = bank.counter(with(registered(), with_a_certificate)).await;
+    let client = counter
+        .builder()
+        .authentication(ClientAuthentication::tls_client_auth(identity.client_certificate()))
+        .certificate_bound_access_tokens();
+    let client = discovered(client).await;
+    let pending = counter.ask(&client, "certificate").send().await;
+    let mut pending = pending.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    counter.phones.answer("certificate", true).await;
+    let outcome = client.wait(&mut pending).await.unwrap();
+    let Outcome::Approved(authentication) = outcome else { panic!("{outcome:?}") };
+    assert!(authentication.is_sender_constrained() && authentication.dpop_key().is_none());
+    let token = authentication.access_token().unwrap();
+    let answer = client.introspect(token, None).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(answer.confirmation().unwrap()["x5t#S256"], json!(identity.thumbprint()));
 }
 
 async fn a_ping_brings_the_outcome_at_once<B: Bank>() {

@@ -23,12 +23,15 @@
 //!   algorithms that a client registers. When a registration is read, `token_endpoint_auth_method` is a list, and it
 //!   refuses an update with that list.
 //! - It loses rows of a SQLite database when two clients call at once, so each test has its own database.
+
+mod differences;
+mod phones;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -36,10 +39,7 @@ use josekit::jwk::Jwk;
 use josekit::jwk::alg::ec::EcCurve;
 use josekit::jwk::alg::ed::EdCurve;
 use openid_deferred::compatibility::AssertionAudience;
-use openid_deferred::encryption::ClientAlgorithms;
-use openid_deferred::error::Rule;
-use openid_deferred::registration::RegistrationRequest;
-use openid_deferred::{ClientAuthentication, ClientBuilder, ResponseMode, ResponseType, SigningAlgorithm};
+use openid_deferred::{ClientBuilder, ResponseMode};
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
@@ -54,12 +54,10 @@ use url::Url;
 use crate::browser::{Decision, Step, http};
 use crate::certificates::Identity;
 use crate::installation::installed;
-use crate::mutual_tls;
 use crate::op::{ALL_ENCRYPTIONS, Abilities, NO_ABILITIES, Op, Registered, SCOPES, Site};
 use crate::page::Page;
 use crate::process::{Process, file, free_port};
-use crate::registration;
-use crate::support::{REDIRECT_URI, World, chain, world_at};
+use crate::support::World;
 
 pub(crate) struct Glewlwyd {
     /// Whether DPoP proofs need its nonces.
@@ -78,6 +76,7 @@ const CLIENT_SECRET: &str = "the-secret-of-a-client-which-is-long-enough-for-an-
 /// It stores no more keys than these, and signs with the first one unless a client names another.
 const SIGNING: &[&str] = &["ES256", "ES384", "ES512", "EdDSA", "RS256", "RS512", "PS256", "PS512"];
 const VERIFYING: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
+const CIBA: &str = "urn:openid:params:grant-type:ciba";
 const ENCRYPTION: &[&str] = &["RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW"];
 
 /// The OP with the session cookies of its admin and of the user.
@@ -180,7 +179,7 @@ fn keys() -> Value {
     json!({ "keys": keys.collect::<Vec<_>>() })
 }
 
-const SWITCHED_ON: [&str; 19] = [
+const SWITCHED_ON: [&str; 23] = [
     "jwks-show",
     "refresh-token-rolling",
     "auth-type-code-enabled",
@@ -200,6 +199,11 @@ const SWITCHED_ON: [&str; 19] = [
     "oauth-par-allowed",
     "oauth-as-iss-id",
     "oauth-fapi-allow-jarm",
+    "oauth-ciba-allowed",
+    "oauth-ciba-mode-poll-allowed",
+    "oauth-ciba-mode-ping-allowed",
+    // It knows only the authorities of the system.
+    "oauth-ciba-allow-https-non-secure",
 ];
 
 fn plugin(issuer: &str, nonces: bool) -> Value {
@@ -239,6 +243,8 @@ fn plugin(issuer: &str, nonces: bool) -> Value {
         "oauth-dpop-iat-gap-duration": 5,
         "oauth-dpop-nonce-mandatory": nonces,
         "oauth-dpop-nonce-counter": 5,
+        "oauth-ciba-default-expiry": 600,
+        "oauth-ciba-maximum-expiry": 3600,
         "oauth-par-duration": 90,
         "oauth-par-request_uri-prefix": "urn:ietf:params:oauth:request_uri:",
     });
@@ -257,7 +263,14 @@ impl Running {
         }
         // Clients have only the properties that are listed.
         let mut module = self.call(Method::GET, "mod/client/database", Value::Null).await;
-        for name in ["sign_kid", "authorization_encrypted_response_alg", "authorization_encrypted_response_enc"] {
+        for name in [
+            "sign_kid",
+            "authorization_encrypted_response_alg",
+            "authorization_encrypted_response_enc",
+            "backchannel_token_delivery_mode",
+            "backchannel_client_notification_endpoint",
+            "backchannel_user_code_parameter",
+        ] {
             module["parameters"]["data-format"][name] = json!({ "multiple": false, "read": true, "write": true });
         }
         self.call(Method::PUT, "mod/client/database", module).await;
@@ -323,7 +336,7 @@ fn client(client_id: &str, members: &Value) -> Value {
         "confidential": method != "none",
         "client_secret": CLIENT_SECRET,
         "redirect_uri": members["redirect_uris"],
-        "authorization_type": ["code", "refresh_token", "client_credentials"],
+        "authorization_type": ["code", "refresh_token", "client_credentials", CIBA],
         "scope": ["openid"],
         "token_endpoint_auth_method": [method],
         // One key signs everything for a client.
@@ -346,6 +359,8 @@ fn client(client_id: &str, members: &Value) -> Value {
         "request_object_encryption_enc",
         "authorization_encrypted_response_alg",
         "authorization_encrypted_response_enc",
+        "backchannel_token_delivery_mode",
+        "backchannel_client_notification_endpoint",
     ] {
         set(name, first(&[name]));
     }
@@ -458,112 +473,4 @@ impl Op for Glewlwyd {
     async fn consent(&self, client_id: &str) {
         self.running().await.expect("a client has been registered").consent(client_id).await;
     }
-}
-
-#[tokio::test]
-async fn every_request_gets_by_where_nonces_are_required() {
-    let op = Glewlwyd { nonces: true, ..OP };
-    let Some(world) = world_at(&op, json!({}), |client| client).await else { return };
-    let mut authentication = world.sign_in().await;
-    assert!(authentication.is_sender_constrained());
-    world.client.userinfo(&authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    world.client.refresh(&mut authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    world.client.userinfo(&authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-}
-
-/// It does not revoke tokens for a client that does not authenticate.
-#[tokio::test]
-async fn a_public_client_signs_in_and_refreshes() {
-    let op = OP;
-    let registered = json!({ "token_endpoint_auth_method": "none" });
-    let client = |client: ClientBuilder| client.authentication(ClientAuthentication::none());
-    let Some(world) = world_at(&op, registered, client).await else { return };
-    let mut authentication = world.sign_in().await;
-    world.client.refresh(&mut authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    assert!(world.client.revoke(&authentication).await.is_err());
-}
-
-/// It gives no reason for refusing a token.
-#[tokio::test]
-async fn revoked_tokens_are_refused_without_a_reason() {
-    let op = OP;
-    let Some(world) = world_at(&op, json!({}), |client| client).await else { return };
-    let mut authentication = world.sign_in().await;
-    world.client.revoke(&authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    let token = authentication.access_token().unwrap().clone();
-    assert!(!world.client.introspect(&token, None).await.unwrap().is_active());
-    let error = world.client.userinfo(&authentication).await.unwrap_err();
-    assert_eq!(error.rule(), Some(Rule::UnexpectedStatus), "{}", chain(&error));
-    let error = world.client.refresh(&mut authentication).await.unwrap_err();
-    assert!(error.error_response().is_none(), "{}", chain(&error));
-}
-
-/// It encodes `iss` twice there, and RFC 9207 §2.4 requires a comparison without decoding.
-#[tokio::test]
-async fn a_form_post_is_refused() {
-    let op = OP;
-    let Some(world) = world_at(&op, json!({}), |client| client).await else { return };
-    let request = world.client.authorize().response_mode(ResponseMode::FormPost);
-    let error = world.sign_in_by(request).await.unwrap_err();
-    assert_eq!(error.rule(), Some(Rule::IssMismatch), "{}", chain(&error));
-}
-
-/// Its `auth_time` is 0.
-#[tokio::test]
-async fn an_id_token_is_refused_where_the_time_of_the_login_is_asked_for() {
-    let op = OP;
-    let Some(world) = world_at(&op, json!({}), |client| client).await else { return };
-    let request = world.client.authorize().max_age(Duration::from_secs(600));
-    let error = world.sign_in_by(request).await.unwrap_err();
-    assert_eq!(error.rule(), Some(Rule::IdTokenAuthTime), "{}", chain(&error));
-}
-
-/// Its metadata does not say that it binds tokens to a certificate, and it binds them to every certificate that is
-/// presented.
-#[tokio::test]
-async fn a_certificate_of_the_authority_authenticates_and_binds() {
-    let op = OP;
-    let Some(site) = op.site().await else { return };
-    let identity = Identity::host("client.test", Some(&site.authority));
-    let registered = json!({
-        "token_endpoint_auth_method": "tls_client_auth",
-        "tls_client_auth_subject_dn": "CN=client.test",
-    });
-    for certificate_bound in [false, true] {
-        let authentication = ClientAuthentication::tls_client_auth(identity.client_certificate());
-        let world = world_at(&op, registered.clone(), |client| {
-            let client = client.authentication(authentication);
-            match certificate_bound {
-                true => client.certificate_bound_access_tokens().allow_unadvertised(),
-                false => client,
-            }
-        });
-        let Some(world) = world.await else { return };
-        mutual_tls::works(&world, certificate_bound.then(|| identity.thumbprint())).await;
-    }
-}
-
-#[tokio::test]
-async fn a_client_registers_itself_and_manages_its_registration() {
-    let op = OP;
-    let Some(site) = op.site().await else { return };
-    let registrar = registration::registrar(&site).build().unwrap();
-    let request = RegistrationRequest::new(REDIRECT_URI)
-        .response_types([ResponseType::Code])
-        .grant_type("refresh_token")
-        .token_endpoint_auth_method("client_secret_basic")
-        .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256));
-    let mut registered = registration::registered(&registrar, request.clone().client_name("Example")).await;
-    op.consent(registered.client_id()).await;
-    registration::signs_in(&site, &registered, None).await;
-
-    registrar.read(&mut registered).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    // Sends the request instead of the OP's last answer, which it would refuse.
-    let renamed = request.client_name("Renamed");
-    registrar.update(&mut registered, renamed).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    assert_eq!(registered.metadata().client_name(), Some("Renamed"));
-    registration::signs_in(&site, &registered, None).await;
-
-    registrar.delete(&registered).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    assert!(registrar.read(&mut registered).await.is_err());
 }

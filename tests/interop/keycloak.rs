@@ -39,6 +39,8 @@ pub(crate) const OP: Keycloak = Keycloak;
 
 const ADMIN: &str = "admin";
 const REALM: &str = "interop";
+/// A realm whose CIBA requests expire after a few seconds.
+const BRIEF_REALM: &str = "brief";
 pub(crate) const USER: &str = "user-1";
 const PASSWORD: &str = "the password of user-1";
 const SIGNING: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
@@ -48,6 +50,8 @@ struct Running {
     /// The URL of all its realms.
     base: String,
     initial_access_token: String,
+    /// The realm whose requests expire soon, with its initial access token.
+    brief: OnceCell<(Site, String)>,
     /// With the time at which it was issued.
     admin_token: Mutex<Option<(String, Instant)>>,
     /// Its keys are rotated by one test at a time.
@@ -86,13 +90,13 @@ async fn start() -> Option<Running> {
         site,
         base,
         initial_access_token: String::new(),
+        brief: OnceCell::const_new(),
         admin_token: Mutex::new(None),
         rotations: Mutex::new(0),
         _process: process,
     };
     running.admin(Method::POST, "", Some(realm())).await;
-    let token = running.admin(Method::POST, "/interop/clients-initial-access", Some(json!({ "count": 10_000 }))).await;
-    running.initial_access_token = token["token"].as_str().expect("there is a token").to_owned();
+    running.initial_access_token = running.new_initial_access_token(REALM).await;
     Some(running)
 }
 
@@ -129,16 +133,10 @@ fn realm() -> Value {
         "enabled": true,
         // Logging in takes no time.
         "passwordPolicy": "hashAlgorithm(pbkdf2-sha256) and hashIterations(1)",
+        // Hundreds of users are asked at once.
+        "attributes": { "cibaExpiresIn": "600" },
         "components": { "org.keycloak.keys.KeyProvider": keys },
-        "users": [{
-            "username": USER,
-            "email": "jane@example.com",
-            "emailVerified": true,
-            "firstName": "Jane",
-            "lastName": "Doe",
-            "enabled": true,
-            "credentials": [{ "type": "password", "value": PASSWORD }],
-        }],
+        "users": [user()],
         "clientProfiles": { "profiles": [{
             "name": "consent",
             "executors": [{ "executor": "consent-required", "configuration": { "auto-configure": true } }],
@@ -152,12 +150,48 @@ fn realm() -> Value {
     })
 }
 
+fn brief_realm() -> Value {
+    json!({
+        "realm": BRIEF_REALM,
+        "enabled": true,
+        "attributes": { "cibaExpiresIn": "10" },
+        "users": [user()],
+    })
+}
+
+fn user() -> Value {
+    json!({
+        "username": USER,
+        "email": "jane@example.com",
+        "emailVerified": true,
+        "firstName": "Jane",
+        "lastName": "Doe",
+        "enabled": true,
+        "credentials": [{ "type": "password", "value": PASSWORD }],
+    })
+}
+
 fn key(name: &str, provider: &str, mut config: Value) -> Value {
     config["priority"] = json!(["100"]);
     json!({ "name": name, "providerId": provider, "config": config })
 }
 
 impl Running {
+    async fn new_initial_access_token(&self, realm: &str) -> String {
+        let path = format!("/{realm}/clients-initial-access");
+        let token = self.admin(Method::POST, &path, Some(json!({ "count": 10_000 }))).await;
+        token["token"].as_str().expect("there is a token").to_owned()
+    }
+
+    async fn brief(&self) -> &(Site, String) {
+        let create = async || {
+            self.admin(Method::POST, "", Some(brief_realm())).await;
+            let site = Site { issuer: format!("{}/realms/{BRIEF_REALM}", self.base), ..self.site.clone() };
+            (site, self.new_initial_access_token(BRIEF_REALM).await)
+        };
+        self.brief.get_or_init(create).await
+    }
+
     /// Sends a request to the admin API, below `/admin/realms`.
     async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let http = http(&self.site.authority.certificate_pem());
@@ -263,6 +297,30 @@ fn answer(page: &Page, decision: Decision) -> Option<Step> {
     }])))
 }
 
+/// Registers a client in a realm.
+async fn registered(site: &Site, initial_access_token: &str, members: &Value) -> Registered {
+    let http = http(&site.authority.certificate_pem());
+    let request = http
+        .post(format!("{}/clients-registrations/openid-connect", site.issuer))
+        .bearer_auth(initial_access_token)
+        .header("Content-Type", "application/json");
+    let response = request.body(members.to_string()).send().await.expect("it answers");
+    let text = response.text().await.expect("whole");
+    let registered: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let member = |name: &str| registered[name].as_str().map(str::to_owned);
+    let client_id = member("client_id").unwrap_or_else(|| panic!("{members} is refused: {text}"));
+    let client_secret = member("client_secret").unwrap_or_default();
+    Registered { site: site.clone(), client_id, client_secret, process: None }
+}
+
+impl Keycloak {
+    /// Registers a client whose CIBA requests expire after ten seconds.
+    pub(crate) async fn register_briefly(&self, members: &Value) -> Registered {
+        let (site, token) = running().await.expect("it runs").brief().await;
+        registered(site, token, members).await
+    }
+}
+
 impl Op for Keycloak {
     const ABILITIES: Abilities = Abilities {
         id_tokens: SIGNING,
@@ -280,27 +338,13 @@ impl Op for Keycloak {
     async fn register(&self, mut members: Value) -> Option<Registered> {
         let running = running().await?;
         members.as_object_mut()?.remove("require_signed_request_object");
-        let http = http(&running.site.authority.certificate_pem());
-        let request = http
-            .post(format!("{}/clients-registrations/openid-connect", running.site.issuer))
-            .bearer_auth(&running.initial_access_token)
-            .header("Content-Type", "application/json");
-        let response = request.body(members.to_string()).send().await.expect("it answers");
-        let text = response.text().await.expect("whole");
-        let registered: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        let member = |name: &str| registered[name].as_str().map(str::to_owned);
-        let client_id = member("client_id").unwrap_or_else(|| panic!("{members} is refused: {text}"));
-        running.add_audience(&client_id).await;
+        let registered = registered(&running.site, &running.initial_access_token, &members).await;
+        running.add_audience(&registered.client_id).await;
         let grants = members["grant_types"].as_array().into_iter().flatten();
         if grants.into_iter().any(|grant| grant == crate::grants::TOKEN_EXCHANGE) {
-            running.allow_token_exchange(&client_id).await;
+            running.allow_token_exchange(&registered.client_id).await;
         }
-        Some(Registered {
-            site: running.site.clone(),
-            client_id,
-            client_secret: member("client_secret").unwrap_or_default(),
-            process: None,
-        })
+        Some(registered)
     }
 
     async fn site(&self) -> Option<Site> {

@@ -3,6 +3,7 @@
 //! Where it differs from other OPs:
 //! - It answers `invalid_request` to a hint of an unknown user, instead of `unknown_user_id`.
 //! - It knows users by `login_hint` alone, and answers `invalid_request` to an `id_token_hint`.
+//! - It ignores `requested_expiry`: requests live as long as the realm says, two minutes by default.
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use super::{Counter, Phones};
 use crate::browser::http;
 use crate::certificates::Identity;
 use crate::keycloak::{self, phones};
-use crate::op::{Op as _, Site};
+use crate::op::{Op as _, Registered, Site};
 
 pub(super) struct Bank {
     site: Site,
@@ -37,14 +38,22 @@ impl super::Bank for Bank {
     }
 
     async fn counter(self, members: Value) -> Counter<Channel> {
-        let registered = keycloak::OP.register(members).await.expect("it runs");
-        Counter {
-            site: registered.site,
-            client_id: registered.client_id,
-            client_secret: registered.client_secret,
-            user: keycloak::USER,
-            phones: Channel { site: self.site },
-        }
+        counter(keycloak::OP.register(members).await.expect("it runs"))
+    }
+
+    async fn brief_counter(self, members: Value) -> Counter<Channel> {
+        counter(keycloak::OP.register_briefly(&members).await)
+    }
+}
+
+fn counter(registered: Registered) -> Counter<Channel> {
+    Counter {
+        phones: Channel { site: registered.site.clone() },
+        site: registered.site,
+        client_id: registered.client_id,
+        client_secret: registered.client_secret,
+        user: keycloak::USER,
+        configure: |client| client,
     }
 }
 

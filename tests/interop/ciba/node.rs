@@ -42,6 +42,7 @@ impl super::Bank for Bank {
             client_id: CLIENT_ID.to_owned(),
             client_secret: CLIENT_SECRET.to_owned(),
             user,
+            configure: |client| client,
             phones: Orders(Mutex::new(process)),
         }
     }
