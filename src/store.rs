@@ -19,6 +19,7 @@ mod constructors;
 pub mod contract;
 mod error;
 mod finding;
+mod listing;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -29,9 +30,11 @@ mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod stats;
+mod stored_row;
 
 pub use error::{StoreError, StoreProblem};
 pub use finding::{Finding, Severity};
+pub use listing::{Among, Listing, Page, ParsePlaceError, Place, RowOverview};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
@@ -39,18 +42,19 @@ pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use process_id::{ParseProcessIdError, ProcessId};
 pub use row::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, Clamped,
-    ClockJump, Fingerprint, HeldOutcome, Insertion, NewProcess, Next, NextDue, Noticed, OutcomeClaim, Outcomes,
-    Partition, Ping, Pinged, Process, Reseal, SealedBody, Settled, Settlement, State, Work,
+    ClockJump, Erased, Fingerprint, HeldOutcome, Insertion, NewProcess, Next, NextDue, Noticed, OutcomeClaim, Outcomes,
+    Partition, Ping, Pinged, Process, Requeued, Reseal, SealedBody, Settled, Settlement, State, Work,
 };
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
-pub use sqlite::{SqliteStore, SqliteStoreBuilder};
+pub use sqlite::{Backup, SqliteStore, SqliteStoreBuilder};
 pub(crate) use stats::whole_seconds;
 pub use stats::{KeyStats, PartitionStats};
+pub use stored_row::{Imported, StoredRow};
 
 /// Stores the sign-ins of a [`Poller`](crate::Poller), shared by all of its replicas.
 ///
-/// It is a queue with leases, of rows that are due at some time. It has 19 methods:
+/// It is a queue with leases, of rows that are due at some time. It has 26 methods:
 ///
 /// | for | methods |
 /// |---|---|
@@ -59,7 +63,8 @@ pub use stats::{KeyStats, PartitionStats};
 /// | delivery | [`claim_outcomes`](Self::claim_outcomes), [`hold_outcomes`](Self::hold_outcomes), [`acknowledge`](Self::acknowledge) |
 /// | outages and clocks | [`spread`](Self::spread), [`clamp_due_times`](Self::clamp_due_times) |
 /// | sealing keys | [`sealed_otherwise`](Self::sealed_otherwise), [`reseal`](Self::reseal), [`keys`](Self::keys) |
-/// | operators | [`stats`](Self::stats) |
+/// | operators | [`stats`](Self::stats), [`list`](Self::list), [`bring_forward`](Self::bring_forward), [`requeue`](Self::requeue), [`erase`](Self::erase), [`scrub`](Self::scrub) |
+/// | moving house | [`export`](Self::export), [`import`](Self::import) |
 /// | waking replicas | [`changed`](Self::changed), [`look_every`](Self::look_every) |
 /// | what it is | [`is_ephemeral`](Self::is_ephemeral) |
 ///
@@ -80,6 +85,8 @@ pub use stats::{KeyStats, PartitionStats};
 /// | `state` | [`State`] |
 /// | `session` | a [`Fingerprint`], unique where it is not null |
 /// | `lookup` | a [`Fingerprint`] of the `deferred_auth_id`, indexed, null until the exchange is answered |
+/// | `reference` | a [`Fingerprint`] of the application's reference, indexed, may be null; it does not change |
+/// | `started_at` | when the row was inserted; it does not change |
 /// | `due_at` | when the row must be processed again |
 /// | `leased_until` | when the lease of the current claim ends; null if the row is not claimed |
 /// | `not_before` | the earliest moment to which a ping may move `due_at`; null if no ping may move it |
@@ -126,8 +133,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// If one exists, nothing changes, and its `id` is returned. `sessions` are compared before `lookups`. If a row
     /// with the same `id` exists, an earlier call of this insertion succeeded.
     ///
-    /// The row gets `epoch` 0, no ping, no cancellation, the first of `sessions` and of `lookups`,
-    /// `due_at = now + due_in`, and `expires_at = now + expires_in`. A row in [`State::Exchanging`] is leased from the
+    /// The row gets `epoch` 0, no ping, no cancellation, the first of `sessions`, of `lookups` and of `references`,
+    /// `started_at = now`, `due_at = now + due_in`, and `expires_at = now + expires_in`. A row in [`State::Exchanging`] is leased from the
     /// start: `leased_until = due_at`.
     fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>>;
 
@@ -293,6 +300,72 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// With millions of rows the call may take a while, and the numbers need not be of one moment.
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>>;
 
+    /// Returns a page of rows for an operator, in the order of their `id` or, with
+    /// [`overdue_for`](Listing::overdue_for), in the order in which they became due.
+    ///
+    /// A call reads a few thousand rows at most, whatever the size of the store, and does not delay claims. Therefore a
+    /// page may have fewer rows than its limit although more follow: go on while there is a [`next`](Page::next) page.
+    /// Rows that do not change meanwhile are listed once. [`Listing::takes`] is the rule for the conditions.
+    fn list(&self, listing: Listing) -> BoxFuture<'_, Result<Page, StoreError>> {
+        let _ = listing;
+        unsupported("list rows")
+    }
+
+    /// Brings the next poll of a row forward for an operator. Unlike a [ping](Self::ping), this does not come from the OP,
+    /// so the interval counts.
+    ///
+    /// - No row: [`Pinged::NotFound`]. A state after `Waiting`: [`Pinged::Ended`].
+    /// - Otherwise [`Pinged::Noted`]. If the row has no lease (`leased_until` is null) and a `not_before`,
+    ///   `pinged_at = now`, and `due_at` becomes the later of `now` and `not_before + interval`, unless it is already
+    ///   earlier. Otherwise nothing changes.
+    fn bring_forward(&self, id: ProcessId) -> BoxFuture<'_, Result<Pinged, StoreError>> {
+        let _ = id;
+        unsupported("bring a row forward")
+    }
+
+    /// Releases a row whose claim hangs, or which was set aside.
+    ///
+    /// - No row, or a tombstone: [`Requeued::NotFound`]. A row without a body: [`Requeued::NoBody`].
+    /// - `Decided`: `due_at = now` and `epoch + 1`, so that the holder cannot extend its claim. If `due_at` is already
+    ///   past, [`Requeued::Free`].
+    /// - A row that was set aside: `due_at = now` and `epoch + 1`. Its body is back, and it was due when it was set aside.
+    /// - `Answered` with a lease that has not expired: `due_at = now`, `leased_until = null` and `epoch + 1`, so that
+    ///   the holder's settlement is stale. Nobody sends a poll in this state.
+    /// - `Exchanging` or `Waiting` with a lease that has not expired: [`Requeued::InUse`], because a request may be in
+    ///   flight, and there must not be two.
+    /// - Otherwise [`Requeued::Free`]. Nothing changes except where it says so.
+    fn requeue(&self, id: ProcessId) -> BoxFuture<'_, Result<Requeued, StoreError>> {
+        let _ = id;
+        unsupported("requeue a row")
+    }
+
+    /// Erases a row like [`forget`](Self::forget), and counts its entries in all tables before and after that.
+    fn erase(&self, id: ProcessId) -> BoxFuture<'_, Result<Erased, StoreError>> {
+        Box::pin(async move {
+            let erased = u64::from(self.forget(id).await?);
+            Ok(Erased { erased, left: u64::from(self.load(id).await?.is_some()) })
+        })
+    }
+
+    /// Removes what erased rows have left outside of the tables, in a log, and returns whether nothing is left there. A
+    /// store that cannot do that returns `false`.
+    fn scrub(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
+    /// Returns up to `limit` rows with all of their columns, in the order of their `id` and starting after `after`.
+    fn export(&self, after: Option<ProcessId>, limit: usize) -> BoxFuture<'_, Result<Vec<StoredRow>, StoreError>> {
+        let _ = (after, limit);
+        unsupported("export rows")
+    }
+
+    /// Adds rows that another store has exported, with all of their columns as they are. A row whose `id` or session
+    /// exists is not added and changes nothing. The results are in the same order.
+    fn import(&self, rows: Vec<StoredRow>) -> BoxFuture<'_, Result<Vec<Imported>, StoreError>> {
+        let _ = rows;
+        unsupported("import rows")
+    }
+
     /// Completes when a row may have become due, or an outcome may have been decided, through any replica since this
     /// method was *called* (not since the future was first polled). Both fields cover everything until the future completes.
     ///
@@ -308,4 +381,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn is_ephemeral(&self) -> bool {
         false
     }
+}
+
+/// The answer of a store that does not implement a method.
+fn unsupported<T>(what: &str) -> BoxFuture<'static, Result<T, StoreError>>
+where
+    T: Send + 'static,
+{
+    let error = StoreError::new(StoreProblem::Unsupported).with_source(format!("it cannot {what}"));
+    Box::pin(std::future::ready(Err(error)))
 }

@@ -249,6 +249,7 @@ impl Client {
             may_defer: is_deferred || session.opted_in,
             dpop_key: session.dpop_key.clone(),
             context: session.context.clone(),
+            reference: session.reference.clone(),
             checks: Some(session.checks.clone()),
             code,
             ..InitialRequest::new(self, session.dialect, form)

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::Client;
 use super::claims_request::ClaimsRequest;
-use super::request_values::{check_context, check_details, check_extra};
+use super::request_values::{check_context, check_details, check_extra, check_reference};
 use super::response_mode::ResponseMode;
 use super::session::{self, AuthorizationSession};
 use super::setting::{check_redirect_uri, setting};
@@ -63,6 +63,7 @@ pub struct AuthorizationRequest<'a> {
     parameters: Vec<(&'static str, String)>,
     extra: Vec<(String, String)>,
     context: Zeroizing<Vec<u8>>,
+    reference: Option<Secret>,
     pushed: bool,
     signed: bool,
 }
@@ -83,6 +84,7 @@ impl Client {
             parameters: Vec::new(),
             extra: Vec::new(),
             context: Zeroizing::default(),
+            reference: None,
             pushed: false,
             signed: false,
         }
@@ -220,6 +222,16 @@ impl AuthorizationRequest<'_> {
         self
     }
 
+    /// Names whom or what this sign-in is for, such as an account number: 1 to 128 bytes.
+    /// [`Poller::find`](crate::Poller::find) finds all sign-ins and requests with this reference, and so everything that
+    /// is to be erased with an account. Several may have the same. Otherwise it has no effect. The store keeps a keyed
+    /// hash of it. It is not sent to the OP, and the browser
+    /// cannot change it, because it is sealed into the [`AuthorizationSession`].
+    pub fn reference(mut self, reference: impl Into<Secret>) -> Self {
+        self.reference = Some(reference.into());
+        self
+    }
+
     /// Pushes this request to the OP and gives the browser a reference to it (RFC 9126).
     ///
     /// All requests are pushed if the OP requires it or if the client is [configured for
@@ -334,6 +346,7 @@ impl AuthorizationRequest<'_> {
         let client = self.client;
         check_extra(&self.extra, &RESERVED)?;
         check_context(&self.context)?;
+        check_reference(self.reference.as_ref())?;
         let redirect_uri = self.redirect_uri.as_ref().or(client.0.redirect_uri.as_ref());
         let redirect_uri =
             redirect_uri.ok_or_else(|| setting("redirect_uri", "set the registered one on the client"))?;
@@ -462,6 +475,7 @@ impl AuthorizationRequest<'_> {
             code_verifier: values.code_verifier.map(Secret::new),
             dpop_key: values.dpop_key,
             context: self.context,
+            reference: self.reference,
             checks: Checks {
                 nonce: Some(values.nonce),
                 requested_at: client.0.clock.now(),

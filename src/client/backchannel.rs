@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::Client;
 use super::exchange::Exchanged;
 use super::initial_request::InitialRequest;
-use super::request_values::{check_context, check_details, check_extra};
+use super::request_values::{check_context, check_details, check_extra, check_reference};
 use super::setting::setting;
 use crate::dialect::Dialect;
 use crate::error::{Document, Error, Rule, Violation};
@@ -64,6 +64,7 @@ pub struct AuthenticationRequest<'a> {
     resources: Vec<String>,
     extra: Vec<(String, String)>,
     context: Zeroizing<Vec<u8>>,
+    reference: Option<Secret>,
     notification_token: Option<Secret>,
     idempotency_key: Option<Secret>,
     signed: bool,
@@ -107,6 +108,7 @@ impl Client {
             resources: Vec::new(),
             extra: Vec::new(),
             context: Zeroizing::default(),
+            reference: None,
             notification_token: None,
             idempotency_key: None,
             signed: self.0.options.signed_backchannel_requests,
@@ -182,6 +184,15 @@ impl AuthenticationRequest<'_> {
     /// with the outcome, and is not sent to the OP.
     pub fn context(mut self, context: impl Into<Vec<u8>>) -> Self {
         self.context = Zeroizing::new(context.into());
+        self
+    }
+
+    /// Names whom or what this sign-in is for, such as an account number: 1 to 128 bytes.
+    /// [`Poller::find`](crate::Poller::find) finds all sign-ins and requests with this reference, and so everything that
+    /// is to be erased with an account. Several may have the same. Otherwise it has no effect. The store keeps a keyed
+    /// hash of it. It is not sent to the OP.
+    pub fn reference(mut self, reference: impl Into<Secret>) -> Self {
+        self.reference = Some(reference.into());
         self
     }
 
@@ -289,6 +300,7 @@ impl AuthenticationRequest<'_> {
             signed: self.signed,
             dpop_key: client.new_dpop_key(&metadata).await?,
             context: self.context,
+            reference: self.reference,
             checks: Some(checks),
             notification_token: self.notification_token,
             ..InitialRequest::new(client, Dialect::Ciba, form)
@@ -302,6 +314,7 @@ impl AuthenticationRequest<'_> {
             self.client.check_request_object_parameters(&self.extra)?;
         }
         check_context(&self.context)?;
+        check_reference(self.reference.as_ref())?;
         check_details(self.details.as_ref())?;
         self.hint.check(self.client)?;
         if self.binding_message.as_ref().is_some_and(|text| text.is_empty() || text.chars().any(char::is_control)) {

@@ -27,6 +27,8 @@ pub(crate) struct InitialRequest {
     pub(super) signed: bool,
     pub(super) dpop_key: Option<DpopKey>,
     pub(super) context: Zeroizing<Vec<u8>>,
+    /// The application's reference, for the poller.
+    pub(super) reference: Option<Secret>,
     /// `None` if no ID Token is expected, because no user signs in.
     pub(super) checks: Option<Checks>,
     /// The authorization code in it, if there is one. An ID Token may have its hash.
@@ -55,6 +57,7 @@ impl InitialRequest {
             signed: false,
             dpop_key: None,
             context: Zeroizing::default(),
+            reference: None,
             checks: None,
             code: None,
             notification_token: None,
@@ -85,6 +88,10 @@ impl InitialRequest {
 
     pub(crate) fn context(&self) -> &[u8] {
         &self.context
+    }
+
+    pub(crate) fn reference(&self) -> Option<&Secret> {
+        self.reference.as_ref()
     }
 
     /// Sets the bearer token that the OP is to send in the callbacks about this request.

@@ -4,9 +4,13 @@ use serde_json::Value;
 
 use super::setting::setting;
 use crate::error::{Error, Misuse};
+use crate::secret::Secret;
 
 /// The longest context of the application in bytes. A session with one still fits into a cookie.
 const LONGEST_CONTEXT: usize = 256;
+
+/// The longest reference of the application in bytes, for the same reason.
+const LONGEST_REFERENCE: usize = 128;
 
 /// Refuses extra parameters that the crate sets itself.
 pub(super) fn check_extra(extra: &[(String, String)], reserved: &[&str]) -> Result<(), Error> {
@@ -19,6 +23,17 @@ pub(super) fn check_extra(extra: &[(String, String)], reserved: &[&str]) -> Resu
 pub(super) fn check_context(context: &[u8]) -> Result<(), Error> {
     match context.len() {
         actual if actual > LONGEST_CONTEXT => Err(Misuse::ContextTooLong { actual, limit: LONGEST_CONTEXT }.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The reference of the application to a person or an order.
+pub(super) fn check_reference(reference: Option<&Secret>) -> Result<(), Error> {
+    match reference.map(|reference| reference.expose().len()) {
+        Some(0) => Err(setting("reference", "it is empty; leave it out")),
+        Some(length) if length > LONGEST_REFERENCE => {
+            Err(setting("reference", "it is longer than 128 bytes; use a shorter one, such as an account number"))
+        }
         _ => Ok(()),
     }
 }

@@ -84,6 +84,9 @@ pub(super) struct Body {
     /// The application's data that is returned with the outcome.
     #[serde(rename = "ctx", with = "sealed::secret_bytes", default, skip_serializing_if = "sealed::no_bytes")]
     pub(super) context: Zeroizing<Vec<u8>>,
+    /// The application's reference, for the poller.
+    #[serde(rename = "ref", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    pub(super) reference: Option<Secret>,
     #[serde(rename = "chk")]
     pub(super) checks: Checks,
 }

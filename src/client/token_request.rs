@@ -11,7 +11,7 @@ use super::Client;
 use super::exchange::Exchanged;
 use super::initial_request::InitialRequest;
 use super::issued_tokens::IssuedTokens;
-use super::request_values::{check_context, check_details, check_extra};
+use super::request_values::{check_context, check_details, check_extra, check_reference};
 use super::setting::setting;
 use crate::dialect::Dialect;
 use crate::dpop::DpopKey;
@@ -106,6 +106,7 @@ pub struct TokenRequest<'a> {
     parameters: Vec<(&'static str, String)>,
     extra: Vec<(String, String)>,
     context: Zeroizing<Vec<u8>>,
+    reference: Option<Secret>,
     dpop_key: Option<DpopKey>,
     idempotency_key: Option<Secret>,
     may_defer: bool,
@@ -155,6 +156,7 @@ impl Client {
             parameters: Vec::new(),
             extra: Vec::new(),
             context: Zeroizing::default(),
+            reference: None,
             dpop_key: None,
             idempotency_key: None,
             may_defer: true,
@@ -201,6 +203,15 @@ impl TokenRequest<'_> {
     /// with the outcome, and is not sent to the OP.
     pub fn context(mut self, context: impl Into<Vec<u8>>) -> Self {
         self.context = Zeroizing::new(context.into());
+        self
+    }
+
+    /// Names whom or what this request is for, such as an account number: 1 to 128 bytes.
+    /// [`Poller::find`](crate::Poller::find) finds all sign-ins and requests with this reference, and so everything that
+    /// is to be erased with an account. Several may have the same. Otherwise it has no effect. The store keeps a keyed
+    /// hash of it. It is not sent to the OP.
+    pub fn reference(mut self, reference: impl Into<Secret>) -> Self {
+        self.reference = Some(reference.into());
         self
     }
 
@@ -277,6 +288,7 @@ impl TokenRequest<'_> {
         let client = self.client;
         check_extra(&self.extra, &RESERVED)?;
         check_context(&self.context)?;
+        check_reference(self.reference.as_ref())?;
         check_details(self.details.as_ref())?;
         let metadata = client.0.provider.metadata().await?;
         let identity = client.identity_at(&metadata)?;
@@ -305,6 +317,7 @@ impl TokenRequest<'_> {
                 None => client.new_dpop_key(&metadata).await?,
             },
             context: self.context,
+            reference: self.reference,
             ..InitialRequest::new(client, Dialect::Ietf, form)
         })
     }

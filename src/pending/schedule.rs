@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, End, Standing};
+use super::trouble::Trouble;
 use crate::clock::{Moment, saturating_add};
 use crate::dialect::Times;
 use crate::error::Verdict;
@@ -92,6 +93,9 @@ pub(crate) struct Schedule {
     /// Polls in a row without a usable answer.
     #[serde(rename = "trb", default, skip_serializing_if = "is_zero")]
     troubles: u32,
+    /// The last of them, for operators. An older release drops it.
+    #[serde(rename = "lt", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trouble: Option<Trouble>,
     /// Whether the next poll is the final one shortly before the expiration, which need not be a whole interval after
     /// the previous poll.
     #[serde(rename = "fdue", default, skip_serializing_if = "is_false")]
@@ -180,6 +184,7 @@ impl Schedule {
             due: Due::after(Duration::ZERO, answered),
             not_before: None,
             troubles: 0,
+            trouble: None,
             final_poll_due: false,
             final_poll_made: false,
             late_poll_made: false,
@@ -362,6 +367,7 @@ impl Schedule {
                 // flight may do so.
                 self.answer_lost &= self.held_until.is_some();
                 self.troubles = 0;
+                self.trouble = None;
                 // The OP's answer takes precedence over the local deadline.
                 self.late_poll_made = false;
                 self.heard_at = Some(now.wall);

@@ -245,6 +245,7 @@ impl Poller {
             state: State::Waiting,
             sessions: Vec::new(),
             lookups,
+            references: Vec::new(),
             due_in: pending.0.schedule.due_in(moment),
             ping_in: pending.0.schedule.ping_in(moment),
             interval: pending.0.schedule.held_back(moment),
@@ -289,6 +290,11 @@ impl Shared {
         let Some(key) = key else { return Vec::new() };
         let parts = [client.issuer().as_bytes(), client.client_id().as_bytes(), key.expose().as_bytes()];
         self.keyring.fingerprints(purpose, &parts)
+    }
+
+    /// The fingerprints to find sign-ins by a reference of the application, whatever their client.
+    pub(super) fn references(&self, reference: &str) -> Vec<Fingerprint> {
+        self.keyring.fingerprints("reference", &[reference.as_bytes()]).into_iter().map(Fingerprint).collect()
     }
 
     /// The fingerprints to find a sign-in by its identifier, in any dialect.

@@ -56,6 +56,7 @@ pub(super) async fn accept(
         id: ProcessId::mint(&*shared.random)?,
         context: Zeroizing::new(request.context().to_vec()),
         sessions: sessions.into_iter().map(Fingerprint).collect(),
+        references: request.reference().map_or_else(Vec::new, |reference| shared.references(reference.expose())),
         shared: shared.clone(),
         tenant,
         may_be_sent: Arc::default(),
@@ -83,6 +84,8 @@ struct Acceptance {
     context: Zeroizing<Vec<u8>>,
     /// What a second response of the same session, or a repetition of the same request, is recognised by.
     sessions: Vec<Fingerprint>,
+    /// What the application finds the sign-in by.
+    references: Vec<Fingerprint>,
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
     /// Whether the OP may have the code. It is read after this value is dropped.
@@ -235,6 +238,7 @@ impl Acceptance {
         let (body, _) = self.seal(Stage::Exchanging)?;
         Ok(NewProcess {
             sessions: self.sessions.clone(),
+            references: self.references.clone(),
             due_in: client.longest_exchange().saturating_add(QUEUE_PATIENCE).saturating_add(COMMIT_PATIENCE),
             ..NewProcess::new(self.id, self.tenant.partition, State::Exchanging, body)
         })

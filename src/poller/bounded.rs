@@ -8,9 +8,9 @@ use futures_core::future::BoxFuture;
 
 use crate::clock::Clock;
 use crate::store::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
-    Settlement, Store, StoreError, StoreProblem, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
+    Insertion, KeyStats, Listing, NewProcess, OutcomeClaim, Outcomes, Page, Partition, PartitionStats, Ping, Pinged,
+    Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoreProblem, StoredRow, Work,
 };
 
 /// The time after which a call counts as failed and is dropped.
@@ -75,6 +75,13 @@ impl Store for BoundedStore {
         CALL_TIMEOUT: reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         COUNT_TIMEOUT: keys() -> Vec<KeyStats>;
         COUNT_TIMEOUT: stats() -> Vec<PartitionStats>;
+        CALL_TIMEOUT: list(listing: Listing) -> Page;
+        CALL_TIMEOUT: bring_forward(id: ProcessId) -> Pinged;
+        CALL_TIMEOUT: requeue(id: ProcessId) -> Requeued;
+        CALL_TIMEOUT: erase(id: ProcessId) -> Erased;
+        CALL_TIMEOUT: scrub() -> bool;
+        CALL_TIMEOUT: export(after: Option<ProcessId>, limit: usize) -> Vec<StoredRow>;
+        CALL_TIMEOUT: import(rows: Vec<StoredRow>) -> Vec<Imported>;
     }
 
     fn changed(&self) -> BoxFuture<'static, Changed> {

@@ -19,7 +19,8 @@ use crate::client::{self, Outcome, Poll};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, ErrorResponse};
 use crate::pending::{
-    self, Answer, End, PendingAuthentication, Polled, Schedule, Standing, Step, SuccessBody, Taken, validation_pause,
+    self, Answer, End, PendingAuthentication, Polled, Schedule, Standing, Step, SuccessBody, Taken, Trouble,
+    validation_pause,
 };
 use crate::sealed;
 use crate::secret::Secret;
@@ -274,6 +275,7 @@ impl Job {
     ) -> Result<Report, Error> {
         let id = self.claimed.id;
         let response = answer.error_response().cloned();
+        let trouble = Trouble::of(&answer, error.as_ref(), self.store_clock.moment(&*self.shared.clock).wall);
         let progress = pending.progress().map(str::to_owned);
         let interaction = pending.interaction_uri().cloned();
         let now = self.store_clock.moment(&*self.shared.clock);
@@ -288,6 +290,7 @@ impl Job {
             Standing::Open => {
                 let progressed = pending.progress() != progress.as_deref();
                 let redirected = pending.interaction_uri() != interaction.as_ref();
+                pending.0.schedule.trouble = trouble;
                 self.emit_answer(id, response.as_ref(), error);
                 let text = pending.progress().filter(|_| progressed);
                 let mut events = Vec::new();
@@ -347,8 +350,10 @@ impl Job {
             Ok(_) => Ok(None),
             Err(error) => {
                 let pause = validation_pause(self.claimed.attempts.saturating_sub(1), error.retry_after());
+                let trouble = Trouble::of_error(&error, self.store_clock.moment(&*self.shared.clock).wall);
                 self.shared.emit(Event::Trouble { id: self.claimed.id, error: Arc::new(error) });
-                Ok(Some(self.settlement(Next::Answered, pause)))
+                let schedule = trouble.recorded_in(&self.claimed.schedule);
+                Ok(Some(Settlement { schedule, ..self.settlement(Next::Answered, pause) }))
             }
         }
     }

@@ -20,7 +20,7 @@ use super::tenants::Tenants;
 use super::watch_memory::WatchMemory;
 use crate::client::{AuthorizationGrant, Client};
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Misuse};
+use crate::error::{Error, Misuse};
 use crate::keyring::Keyring;
 use crate::pending::Answer;
 use crate::random::Random;
@@ -318,7 +318,7 @@ impl Drop for Counted<'_> {
 }
 
 pub(super) fn store_error(error: StoreError) -> Error {
-    Error::new(ErrorKind::Store).with_source(error)
+    error.into()
 }
 
 /// Waits for a change that concerns the caller. `changed` must have been requested before the caller checked the store.

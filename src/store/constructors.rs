@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::ProcessId;
 use super::row::{
-    Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, ClockJump, Fingerprint,
+    Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, ClockJump, Erased, Fingerprint,
     HeldOutcome, NewProcess, Next, Noticed, OutcomeClaim, Outcomes, Partition, Ping, Process, Reseal, SealedBody,
     Settlement, State, Work,
 };
@@ -27,6 +27,7 @@ impl NewProcess {
             state,
             sessions: Vec::new(),
             lookups: Vec::new(),
+            references: Vec::new(),
             due_in: Duration::ZERO,
             ping_in: None,
             interval: Duration::ZERO,
@@ -181,6 +182,13 @@ impl KeyStats {
     /// Creates the statistics of a key that no row needs.
     pub fn new(key: [u8; 4], format: u8) -> Self {
         Self { key, format, bodies: 0, waiting: 0 }
+    }
+}
+
+impl Erased {
+    /// Creates the result of erasing a row with this number of entries, of which this number was left.
+    pub fn new(erased: u64, left: u64) -> Self {
+        Self { erased, left }
     }
 }
 

@@ -39,12 +39,14 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::{
-    Claim, ClaimQuota, Claimed, Fingerprint, Insertion, NewProcess, Next, OutcomeClaim, Outcomes, Partition, Ping,
-    Pinged, Process, ProcessId, SealedBody, Settled, Settlement, State, Store, Work,
+    Claim, ClaimQuota, Claimed, Fingerprint, Insertion, Listing, NewProcess, Next, OutcomeClaim, Outcomes, Partition,
+    Ping, Pinged, Process, ProcessId, SealedBody, Settled, Settlement, State, Store, StoreProblem, Work,
 };
 
 mod clamp;
+mod operators;
 mod outcomes;
+mod transfer;
 mod upkeep;
 mod work;
 
@@ -67,18 +69,22 @@ pub trait Subject {
     }
 }
 
-/// Runs every case, each with a subject of its own.
+/// Runs cases, each with a subject of its own.
+macro_rules! run {
+    ($make:ident: $($module:ident::$case:ident),* $(,)?) => {$(
+        $module::$case(Case(&$make().await)).await;
+    )*};
+}
+
+/// Runs every case, each with a subject of its own. The cases about the methods for operators are skipped if the store
+/// answers [`Store::list`] with [`StoreProblem::Unsupported`].
 ///
 /// # Panics
 ///
 /// If the store violates the contract. The message names the expected behaviour.
 pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
-    macro_rules! run {
-        ($($module:ident::$case:ident),* $(,)?) => {$(
-            $module::$case(Case(&make().await)).await;
-        )*};
-    }
     run! {
+        make:
         work::a_row_comes_back_as_it_was_inserted,
         work::a_second_row_for_a_session_or_a_lookup_is_not_inserted,
         work::a_claim_takes_what_is_due_of_its_partitions_and_nothing_else,
@@ -122,6 +128,28 @@ pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
         upkeep::keys_are_counted_by_what_they_sealed_and_by_what_was_inserted_under_them,
         upkeep::statistics_count_rows_and_the_age_of_what_is_due,
         upkeep::waiters_are_notified_of_changes_or_check_often,
+    }
+    let listed = make().await.store().list(Listing::new(1)).await;
+    if !listed.is_err_and(|error| error.problem() == StoreProblem::Unsupported) {
+        check_operators_calls(make).await;
+    }
+}
+
+/// The cases about methods that have a default implementation.
+async fn check_operators_calls<S: Subject>(make: impl AsyncFn() -> S) {
+    run! {
+        make:
+        operators::a_listing_pages_over_the_rows_that_meet_its_conditions,
+        operators::overdue_rows_are_listed_in_the_order_in_which_they_became_due,
+        operators::rows_are_found_by_their_reference,
+        operators::an_overview_follows_a_row_through_its_life,
+        operators::an_operator_brings_a_row_forward_by_no_more_than_the_interval_allows,
+        operators::an_operator_releases_what_hangs_but_no_poll_in_flight,
+        operators::a_row_that_was_set_aside_is_listed_and_not_released_without_its_body,
+        operators::an_erasure_counts_the_entries_of_the_row_and_leaves_none,
+        transfer::a_row_is_exported_and_imported_as_it_is_in_every_state,
+        transfer::an_imported_row_is_due_when_it_would_have_been,
+        transfer::a_row_that_was_set_aside_stays_so_when_it_is_moved,
     }
 }
 

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::error::{Error, ErrorKind};
+
 /// The error of a store operation. The error of the database is its [`source`](StdError::source).
 #[derive(Debug)]
 pub struct StoreError {
@@ -23,6 +25,10 @@ pub enum StoreProblem {
     /// are repeated.
     #[error("the store cannot be used in its current state")]
     Unusable,
+    /// The store does not implement the operation. Only a store of your own can have this problem, and only with
+    /// methods that have a default implementation.
+    #[error("the store does not support this operation")]
+    Unsupported,
 }
 
 impl StoreError {
@@ -41,6 +47,12 @@ impl StoreError {
     /// The kind of error.
     pub fn problem(&self) -> StoreProblem {
         self.problem
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::new(ErrorKind::Store).with_source(error)
     }
 }
 

@@ -9,9 +9,9 @@ use futures_core::future::BoxFuture;
 use super::changes::Changes;
 use super::rules::Held;
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
-    Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
+    Insertion, KeyStats, Listing, NewProcess, OutcomeClaim, Outcomes, Page, Partition, PartitionStats, Ping, Pinged,
+    Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 use crate::clock::{Clock, SystemClock, saturating_add};
 
@@ -179,6 +179,43 @@ impl Store for MemoryStore {
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
         self.run(|table, now| table.stats(now))
+    }
+
+    fn list(&self, listing: Listing) -> BoxFuture<'_, Result<Page, StoreError>> {
+        let origin = self.origin;
+        self.run(move |table, now| table.list(&listing, now, origin))
+    }
+
+    fn bring_forward(&self, id: ProcessId) -> BoxFuture<'_, Result<Pinged, StoreError>> {
+        self.run_and_notify(move |table, now| (table.bring_forward(id, now), Changed::WORK))
+    }
+
+    fn requeue(&self, id: ProcessId) -> BoxFuture<'_, Result<Requeued, StoreError>> {
+        self.run_and_notify(move |table, now| {
+            let requeued = table.requeue(id, now);
+            (requeued, requeued.changed())
+        })
+    }
+
+    fn erase(&self, id: ProcessId) -> BoxFuture<'_, Result<Erased, StoreError>> {
+        self.run(move |table, _| table.erase(id))
+    }
+
+    fn scrub(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
+        // There is no log.
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
+    fn export(&self, after: Option<ProcessId>, limit: usize) -> BoxFuture<'_, Result<Vec<StoredRow>, StoreError>> {
+        let origin = self.origin;
+        self.run(move |table, _| table.export(after, limit, origin))
+    }
+
+    fn import(&self, rows: Vec<StoredRow>) -> BoxFuture<'_, Result<Vec<Imported>, StoreError>> {
+        let origin = self.origin;
+        self.run_and_notify(move |table, _| {
+            (rows.into_iter().map(|row| table.import(row, origin)).collect(), Changed::ALL)
+        })
     }
 
     fn changed(&self) -> BoxFuture<'static, Changed> {

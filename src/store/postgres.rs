@@ -10,9 +10,9 @@ use futures_core::future::BoxFuture;
 use super::changes::Changes;
 use super::rules::Held;
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
-    Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
+    Insertion, KeyStats, Listing, NewProcess, OutcomeClaim, Outcomes, Page, Partition, PartitionStats, Ping, Pinged,
+    Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 use crate::clock::{Clock as _, SystemClock};
 
@@ -26,6 +26,7 @@ mod conninfo;
 mod due_bounds;
 mod migration;
 mod notifications;
+mod operators;
 mod outcomes;
 mod problem;
 mod row;
@@ -33,6 +34,7 @@ mod scan;
 mod session;
 mod settings;
 mod tls;
+mod transfer;
 mod upkeep;
 mod work;
 
@@ -62,8 +64,8 @@ use session::Session;
 /// [`migrate`](Self::migrate) at each start, or run [`SCHEMA`](Self::SCHEMA) separately with a role that may create
 /// tables, so that the application's role need not. Bodies are sealed; identifiers and schedules are not.
 ///
-/// If a later release only adds to the tables, replicas of two releases work side by side. **Version 3 is an
-/// exception**: before the migration, stop all replicas of releases that know only version 1 or 2. Their statements
+/// If a later release only adds to the tables, replicas of two releases work side by side, as with version 4, whose
+/// migration takes a moment. **Version 3 is an exception**: before the migration, stop all replicas of releases that know only version 1 or 2. Their statements
 /// fail afterwards, and the answer to a poll in flight could not be stored. The migration is refused while rows are
 /// leased. With millions of rows it takes minutes. [`migrate`](Self::migrate) refuses tables whose version is too new
 /// for the release.
@@ -144,7 +146,8 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// The SQL that creates the tables, to be run separately: with `psql` and the schema in the search path. Its first
     /// lines explain how. Running it again changes nothing.
-    pub const SCHEMA: &'static str = include_str!("postgres/schema.sql");
+    pub const SCHEMA: &'static str =
+        concat!(include_str!("postgres/schema.sql"), include_str!("postgres/schema_4.sql"));
 
     /// Connects to the database. Call [`migrate`](Self::migrate) next.
     ///
@@ -407,6 +410,65 @@ impl Store for PostgresStore {
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
         Box::pin(self.all_stats())
+    }
+
+    fn list(&self, listing: Listing) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(self.bounded(async move {
+            let session = self.session().await?;
+            let page = operators::list(&session, &listing).await?;
+            session.finish();
+            Ok(page)
+        }))
+    }
+
+    fn bring_forward(&self, id: ProcessId) -> BoxFuture<'_, Result<Pinged, StoreError>> {
+        Box::pin(self.bounded_and_notify(|_| Changed::WORK, async move {
+            let session = self.session().await?;
+            let pinged = operators::bring_forward(&session, id).await?;
+            session.finish();
+            self.announce(Changed::WORK);
+            Ok(pinged)
+        }))
+    }
+
+    fn requeue(&self, id: ProcessId) -> BoxFuture<'_, Result<Requeued, StoreError>> {
+        let changed = |requeued: Option<&Requeued>| requeued.map_or(Changed::ALL, |requeued| requeued.changed());
+        Box::pin(self.bounded_and_notify(changed, async move {
+            let session = self.session().await?;
+            let requeued = operators::requeue(&session, id).await?;
+            session.finish();
+            self.due_bounds.forget();
+            Ok(requeued)
+        }))
+    }
+
+    fn erase(&self, id: ProcessId) -> BoxFuture<'_, Result<Erased, StoreError>> {
+        Box::pin(self.bounded(async move {
+            let session = self.transaction().await?;
+            let erased = operators::erase(&session, id).await?;
+            session.commit().await?;
+            Ok(erased)
+        }))
+    }
+
+    fn export(&self, after: Option<ProcessId>, limit: usize) -> BoxFuture<'_, Result<Vec<StoredRow>, StoreError>> {
+        Box::pin(self.bounded(async move {
+            let session = self.session().await?;
+            let rows = transfer::export(&session, after, limit).await?;
+            session.finish();
+            Ok(rows)
+        }))
+    }
+
+    fn import(&self, rows: Vec<StoredRow>) -> BoxFuture<'_, Result<Vec<Imported>, StoreError>> {
+        Box::pin(self.bounded_and_notify(|_| Changed::ALL, async move {
+            let session = self.transaction().await?;
+            let imported = transfer::import(&session, &rows).await?;
+            session.commit().await?;
+            // The rows may have been due for a long time.
+            self.due_bounds.forget();
+            Ok(imported)
+        }))
     }
 
     fn changed(&self) -> BoxFuture<'static, Changed> {

@@ -71,8 +71,9 @@ impl State {
     }
 }
 
-/// Whether the application has cancelled a sign-in. Stores keep the numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// Whether the application has cancelled a sign-in. Stores keep the numbers. It serializes as its name in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Cancellation {
     /// It has not.
@@ -106,6 +107,9 @@ pub struct NewProcess {
     pub sessions: Vec<Fingerprint>,
     /// Fingerprints of the `deferred_auth_id`, treated in the same way.
     pub lookups: Vec<Fingerprint>,
+    /// Fingerprints of the reference that the application gave, one for each key of the keyring. The store keeps the
+    /// first, to [list](super::Store::list) rows by. Several rows may have the same.
+    pub references: Vec<Fingerprint>,
     /// The time until the row is due.
     pub due_in: Duration,
     /// The earliest time at which a ping may make the row due, from now; `None` if pings have no effect.
@@ -520,4 +524,49 @@ pub struct Reseal {
     pub revision: i64,
     /// The same body, sealed with another key.
     pub body: SealedBody,
+}
+
+/// The result of releasing a row; see [`Store::requeue`](super::Store::requeue).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requeued {
+    /// It is due now.
+    Done {
+        /// Its partition.
+        partition: Partition,
+        /// Its state.
+        state: State,
+    },
+    /// A request for it may be in flight. It is due again by itself when its lease has ended.
+    InUse {
+        /// The time until its lease ends.
+        ends_in: Duration,
+    },
+    /// Its body is missing. Restore the body, or [forget](super::Store::forget) the row.
+    NoBody,
+    /// It is not claimed, and is due by itself.
+    Free,
+    /// There is no such row, or it is a tombstone.
+    NotFound,
+}
+
+impl Requeued {
+    /// What the call has changed for others.
+    pub(super) fn changed(self) -> Changed {
+        match self {
+            Self::Done { state: State::Decided, .. } => Changed::OUTCOMES,
+            Self::Done { .. } => Changed::WORK,
+            _ => Changed::NOTHING,
+        }
+    }
+}
+
+/// The result of erasing a row; see [`Store::erase`](super::Store::erase).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Erased {
+    /// The number of entries in all tables that belonged to the row.
+    pub erased: u64,
+    /// How many of them were left when the store looked again.
+    pub left: u64,
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
-    Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
+    Insertion, KeyStats, Listing, NewProcess, OutcomeClaim, Outcomes, Page, Partition, PartitionStats, Ping, Pinged,
+    Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 
 macro_rules! forward {
@@ -37,6 +37,13 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         keys() -> Vec<KeyStats>;
         stats() -> Vec<PartitionStats>;
+        list(listing: Listing) -> Page;
+        bring_forward(id: ProcessId) -> Pinged;
+        requeue(id: ProcessId) -> Requeued;
+        erase(id: ProcessId) -> Erased;
+        scrub() -> bool;
+        export(after: Option<ProcessId>, limit: usize) -> Vec<StoredRow>;
+        import(rows: Vec<StoredRow>) -> Vec<Imported>;
     }
 
     fn changed(&self) -> BoxFuture<'static, Changed> {

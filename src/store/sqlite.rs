@@ -11,12 +11,13 @@ use rusqlite::Connection;
 use super::changes::Changes;
 use super::rules::Held;
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
-    Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
+    Insertion, KeyStats, Listing, NewProcess, OutcomeClaim, Outcomes, Page, Partition, PartitionStats, Ping, Pinged,
+    Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 use crate::clock::{Clock, SystemClock};
 
+mod backup;
 mod check;
 mod file;
 mod moment;
@@ -24,6 +25,7 @@ mod problem;
 mod table;
 mod thread;
 
+pub use backup::Backup;
 use moment::Moment;
 use thread::{Role, Worker};
 
@@ -47,8 +49,8 @@ use thread::{Role, Worker};
 /// # The file
 ///
 /// If the file does not exist, it is created, readable for the current user only. While it is open, it has two
-/// companion files, `-wal` and `-shm`. Back it up with SQLite's own means, such as `VACUUM INTO`, because a copy of the
-/// file without its companions is incomplete. Bodies are sealed; identifiers and schedules are not.
+/// companion files, `-wal` and `-shm`. Back it up with [`backup`](Self::backup), because a copy of the file without its
+/// companions lacks the latest changes, or even the tables. Bodies are sealed; identifiers and schedules are not.
 ///
 /// Calls are answered after their changes have reached the disk (`synchronous=FULL`). The file must be on a local file
 /// system, because SQLite locks it through shared memory. On Linux, the common network file systems are refused. Files
@@ -244,6 +246,39 @@ impl Store for SqliteStore {
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
         Box::pin(self.read(table::stats))
+    }
+
+    fn list(&self, listing: Listing) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(self.read(move |file, now| table::list(file, now, &listing)))
+    }
+
+    fn bring_forward(&self, id: ProcessId) -> BoxFuture<'_, Result<Pinged, StoreError>> {
+        Box::pin(self.write_and_notify(|_| Changed::WORK, move |file, now| table::bring_forward(file, now, id)))
+    }
+
+    fn requeue(&self, id: ProcessId) -> BoxFuture<'_, Result<Requeued, StoreError>> {
+        let changed = |requeued: &Requeued| requeued.changed();
+        Box::pin(self.write_and_notify(changed, move |file, now| table::requeue(file, now, id)))
+    }
+
+    fn erase(&self, id: ProcessId) -> BoxFuture<'_, Result<Erased, StoreError>> {
+        Box::pin(self.write(move |file, _| table::erase(file, id)))
+    }
+
+    fn scrub(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let path = self.path.clone();
+        Box::pin(async move {
+            let empty = tokio::task::spawn_blocking(move || file::empty_log(&path));
+            empty.await.unwrap_or_else(|_| Err(problem::thread_has_ended()))
+        })
+    }
+
+    fn export(&self, after: Option<ProcessId>, limit: usize) -> BoxFuture<'_, Result<Vec<StoredRow>, StoreError>> {
+        Box::pin(self.read(move |file, _| table::export(file, after, limit)))
+    }
+
+    fn import(&self, rows: Vec<StoredRow>) -> BoxFuture<'_, Result<Vec<Imported>, StoreError>> {
+        Box::pin(self.write_and_notify(|_| Changed::ALL, move |file, _| table::import(file, &rows)))
     }
 
     fn changed(&self) -> BoxFuture<'static, Changed> {

@@ -5,10 +5,13 @@ use std::time::Duration;
 use super::row::Partition;
 
 /// The number of rows that need a key. There is one value for each pair of a key and a format.
+///
+/// Serialized, the key has eight hexadecimal digits.
 #[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct KeyStats {
     /// The key.
+    #[serde(rename = "key_id", serialize_with = "hexadecimal")]
     pub key: [u8; 4],
     /// The format of the bodies.
     pub format: u8,
@@ -41,6 +44,10 @@ pub struct PartitionStats {
     /// How long ago the oldest unacknowledged outcome was decided, whether or not it is claimed.
     #[serde(serialize_with = "whole_seconds")]
     pub undelivered: Option<Duration>,
+}
+
+fn hexadecimal<S: serde::Serializer>(key: &[u8; 4], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{:08x}", u32::from_be_bytes(*key)))
 }
 
 /// Serializes a duration as whole seconds.

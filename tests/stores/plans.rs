@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use openid_deferred::store::{
-    Acknowledgement, Cancellation, HeldOutcome, Next, OutcomeClaim, Ping, PostgresStore, Settlement, Store as _,
+    Acknowledgement, Among, Cancellation, HeldOutcome, Listing, Next, OutcomeClaim, Ping, PostgresStore, Settlement,
+    Store as _,
 };
 
 use crate::postgres::{Schema, store_of, until_ended};
@@ -34,6 +35,24 @@ async fn all_calls(store: &PostgresStore, number: u32) {
     let acknowledged = held.iter().map(|held| Acknowledgement::new(held.id, Duration::ZERO)).collect();
     store.acknowledge(acknowledged).await.unwrap();
     store.purge(9).await.unwrap();
+    operators_calls(store, number).await;
+}
+
+/// What operators call, for a page in the middle of the tables.
+async fn operators_calls(store: &PostgresStore, number: u32) {
+    let id = id(1_000_000 + number);
+    store.insert(with(waiting(1_000_000 + number), |row| row.references = vec![fingerprint(number)])).await.unwrap();
+    let amongs = [Among::All, Among::Ids(vec![id]), Among::References(vec![fingerprint(number)])];
+    for among in amongs {
+        let listing = with(Listing::new(10), |listing| listing.among = among.clone());
+        assert!(!store.list(listing).await.unwrap().rows.is_empty(), "{among:?}");
+    }
+    let overdue = with(Listing::new(10), |listing| listing.overdue_for = Some(Duration::ZERO));
+    assert!(store.list(overdue).await.unwrap().rows.iter().any(|row| row.id == id));
+    store.bring_forward(id).await.unwrap();
+    store.requeue(id).await.unwrap();
+    assert_eq!(store.export(None, 10).await.unwrap().len().min(1), 1);
+    assert_eq!(store.erase(id).await.unwrap().left, 0);
 }
 
 /// Inserts waiting rows and unclaimed outcomes, as the statements of the store write them.
@@ -45,6 +64,9 @@ async fn fill(schema: &Schema) {
          INSERT INTO origin (id, session, lookup, first_key)
          SELECT decode(md5(number::text), 'hex'), sha256(decode(md5(number::text), 'hex')),
                 sha256('l' || decode(md5(number::text), 'hex')), 1 FROM generate_series(1, {ROWS}) AS number;
+         INSERT INTO reference (id, reference)
+         SELECT decode(md5(number::text), 'hex'), sha256(decode(md5(number::text), 'hex'))
+         FROM generate_series(1, {ROWS}) AS number;
          INSERT INTO sealed (id, body)
          SELECT decode(md5(number::text), 'hex'), decode(md5(number::text), 'hex')
          FROM generate_series(1, {ROWS}) AS number;",
@@ -56,7 +78,7 @@ async fn fill(schema: &Schema) {
 
 async fn rows_scanned(admin: &tokio_postgres::Client, schema: &str) -> i64 {
     let sql = "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables
-               WHERE schemaname = $1 AND relname IN ('process', 'origin', 'sealed')";
+               WHERE schemaname = $1 AND relname IN ('process', 'origin', 'sealed', 'reference')";
     admin.query_one(sql, &[&schema]).await.unwrap().get(0)
 }
 
@@ -66,7 +88,7 @@ async fn rows_scanned(admin: &tokio_postgres::Client, schema: &str) -> i64 {
 async fn a_plan_that_was_made_for_empty_tables_uses_indexes_when_they_have_grown() {
     let schema = Schema::new().await;
     schema.store().await;
-    for table in ["process", "origin", "sealed"] {
+    for table in ["process", "origin", "sealed", "reference"] {
         schema.execute(&format!("ALTER TABLE {table} SET (autovacuum_enabled = false)")).await;
     }
     let application = format!("plans_{}", std::process::id());
@@ -75,7 +97,7 @@ async fn a_plan_that_was_made_for_empty_tables_uses_indexes_when_they_have_grown
         all_calls(&store, number).await;
     }
     fill(&schema).await;
-    schema.execute("ANALYZE process, origin, sealed").await;
+    schema.execute("ANALYZE process, origin, sealed, reference").await;
     let rounds = 8;
     for number in 0..rounds {
         all_calls(&store, 100 + number).await;

@@ -106,7 +106,7 @@ impl InDatabase {
 
     /// The same store without rows, as if it were new.
     async fn emptied(&self) -> Self {
-        let empty = "TRUNCATE process, origin, sealed, ahead; INSERT INTO ahead VALUES ('0');
+        let empty = "TRUNCATE process, origin, sealed, reference, ahead; INSERT INTO ahead VALUES ('0');
                      UPDATE clamp_run SET under_way = false, up_to = '', jump = 0, corrected = 0";
         self.schema.execute(empty).await;
         // The stores learn the time of the database's clock, which has just been set back.
@@ -320,9 +320,9 @@ async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
     let old = "UPDATE process SET leased_until = NULL";
     let refused = schema.admin.batch_execute(old).await.unwrap_err();
     assert!(refused.as_db_error().unwrap().message().contains("leased_until"), "{refused}");
-    schema.execute("INSERT INTO schema_version (version, oldest) VALUES (99, 4)").await;
+    schema.execute("INSERT INTO schema_version (version, oldest) VALUES (99, 5)").await;
     assert_refused(store.migrate().await, StoreProblem::Unusable, "newer release");
-    schema.execute("UPDATE schema_version SET oldest = 3 WHERE version = 99").await;
+    schema.execute("UPDATE schema_version SET oldest = 4 WHERE version = 99").await;
     store.migrate().await.unwrap();
 }
 

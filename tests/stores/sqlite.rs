@@ -172,14 +172,17 @@ async fn a_folder_and_a_file_in_no_folder_are_refused() {
 #[tokio::test]
 async fn a_damaged_file_is_an_error_and_no_panic() {
     let (_folder, path) = folder();
+    let checkpoint = || Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let store = SqliteStore::open(&path).await.unwrap();
+    checkpoint();
+    let empty = fs::read(&path).unwrap().len();
     for number in 0..100 {
         store.insert(waiting(number)).await.unwrap();
     }
-    Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-    // Everything after the first page, which lists the tables.
+    checkpoint();
+    // Everything after the pages of an empty file, which list the tables.
     let mut bytes = fs::read(&path).unwrap();
-    bytes[4096..].fill(0xee);
+    bytes[empty..].fill(0xee);
     fs::write(&path, bytes).unwrap();
     drop(store);
     let store = SqliteStore::open(&path).await.unwrap();
@@ -323,4 +326,47 @@ async fn a_killed_process_loses_nothing_that_was_answered() {
     let check: String =
         Connection::open(&path).unwrap().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(check, "ok");
+}
+
+#[tokio::test]
+async fn a_backup_beside_writers_is_complete_and_a_plain_copy_is_not() {
+    let (folder, path) = folder();
+    let store = Arc::new(SqliteStore::open(&path).await.unwrap());
+    for number in 1..=100 {
+        store.insert(waiting(number)).await.unwrap();
+    }
+    let copy = folder.path().join("copy");
+    fs::copy(&path, &copy).unwrap();
+    let tables = Connection::open(&copy).unwrap().query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0));
+    assert_eq!(tables, Ok(0), "everything is in the write-ahead log");
+
+    let target = folder.path().join("backup");
+    fs::write(folder.path().join("backup.partial"), "of a backup that was interrupted").unwrap();
+    let writing = async {
+        for number in 101..=300 {
+            store.insert(waiting(number)).await.unwrap();
+        }
+    };
+    let (backup, ()) = tokio::join!(store.backup(&target), writing);
+    let backup = backup.unwrap();
+    assert!((100..=300).contains(&backup.rows), "{backup:?}");
+    assert_eq!(fs::metadata(&target).unwrap().len(), backup.bytes);
+    assert!(!folder.path().join("backup.partial").exists());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let again = store.backup(&target).await.unwrap_err();
+    assert!(std::error::Error::source(&again).unwrap().to_string().contains("exists already"), "{again:?}");
+
+    // The disaster: the file and its companions are gone.
+    drop(store);
+    for name in ["deferred.sqlite", "deferred.sqlite-wal", "deferred.sqlite-shm"] {
+        let _ = fs::remove_file(folder.path().join(name));
+    }
+    fs::rename(&target, &path).unwrap();
+    let restored = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(restored.load(id(100)).await.unwrap().unwrap().body.unwrap().bytes, vec![0x55; 1000]);
+    assert_eq!(restored.work(vec![], Some(claim(1000))).await.unwrap().claimed.len() as u64, backup.rows);
 }

@@ -12,6 +12,9 @@ use crate::store::{
     Process, ProcessId, Reseal, Settled, Settlement, State,
 };
 
+mod operators;
+mod transfer;
+
 #[derive(Default)]
 pub(super) struct Table {
     rows: BTreeMap<ProcessId, Row>,
@@ -19,6 +22,7 @@ pub(super) struct Table {
     due: BTreeSet<(Queue, Duration, ProcessId)>,
     sessions: BTreeMap<Fingerprint, ProcessId>,
     lookups: BTreeSet<(Fingerprint, ProcessId)>,
+    references: BTreeSet<(Fingerprint, ProcessId)>,
     /// The last run of correcting due times.
     run: Run,
 }
@@ -333,6 +337,9 @@ impl Table {
         if let Some(lookup) = row.lookup {
             self.lookups.insert((lookup, id));
         }
+        if let Some(reference) = row.reference {
+            self.references.insert((reference, id));
+        }
         self.rows.insert(id, row);
     }
 
@@ -344,6 +351,9 @@ impl Table {
         }
         if let Some(lookup) = row.lookup {
             self.lookups.remove(&(lookup, id));
+        }
+        if let Some(reference) = row.reference {
+            self.references.remove(&(reference, id));
         }
         Some(row)
     }

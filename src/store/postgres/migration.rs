@@ -7,8 +7,12 @@ use super::problem::Refusal;
 use super::session::{Session, value};
 use crate::store::StoreError;
 
-/// The version that `schema.sql` creates.
-pub(super) const VERSION: i32 = 3;
+/// The version that [`PostgresStore::SCHEMA`] creates.
+pub(super) const VERSION: i32 = 4;
+
+/// The steps that only add to the tables, each with the version that it creates. Replicas of releases that know the
+/// version before may run, so a step must not wait for more than one table.
+const ADDITIONS: [(i32, &str); 1] = [(4, include_str!("schema_4.sql"))];
 
 /// "OIDdefer": the lock that serializes the migrations of replicas.
 const LOCK: i64 = 0x4f49_4464_6566_6572;
@@ -16,10 +20,18 @@ const LOCK: i64 = 0x4f49_4464_6566_6572;
 /// Must be called in a transaction. `schema` is the quoted name with a dot at the end.
 pub(super) async fn migrate(session: &Session<'_>, schema: &str) -> Result<(), StoreError> {
     session.query("SELECT pg_advisory_xact_lock($1::bigint)", &[(&LOCK, Type::INT8)]).await?;
-    if let Some(version) = version(session, schema).await?.filter(|version| *version >= VERSION) {
+    let found = version(session, schema).await?;
+    if let Some(version) = found.filter(|version| *version >= VERSION) {
         return check_newer(session, version).await;
     }
     let schema = schema.trim_end_matches('.');
+    if let Some(found) = found.filter(|found| ADDITIONS.first().is_some_and(|(first, _)| *found >= first - 1)) {
+        session.batch(&format!("SET LOCAL search_path TO {schema}")).await?;
+        for (_, step) in ADDITIONS.iter().filter(|(version, _)| *version > found) {
+            session.batch(step).await?;
+        }
+        return Ok(());
+    }
     let exists = "SELECT to_regnamespace($1::text) IS NOT NULL AS found";
     let rows = session.query(exists, &[(&schema, Type::TEXT)]).await?;
     // `IF NOT EXISTS` would require the privilege to create schemas even if the schema exists.

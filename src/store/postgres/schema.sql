@@ -1,12 +1,13 @@
--- The tables of `PostgresStore`, schema version 3, for PostgreSQL 12 and newer.
+-- The tables of `PostgresStore`, for PostgreSQL 12 and newer: schema version 3, to which `schema_4.sql` adds.
+-- `PostgresStore::SCHEMA` consists of both files.
 --
--- `PostgresStore::migrate` runs this file. To run it separately, put the schema in the search path:
+-- `PostgresStore::migrate` runs them. To run them separately, put the schema in the search path:
 --
 --     psql --single-transaction -v ON_ERROR_STOP=1 -c 'CREATE SCHEMA IF NOT EXISTS openid_deferred' \
---          -c 'SET LOCAL search_path TO openid_deferred' -f schema.sql
+--          -c 'SET LOCAL search_path TO openid_deferred' -f schema.sql -f schema_4.sql
 --
 -- The application's role then needs USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its tables. Running
--- the file again changes nothing.
+-- the files again changes nothing.
 --
 -- Tables of version 1 or 2 are migrated to version 3. First stop all replicas of releases that know only an older
 -- version. Their statements fail afterwards, and the answer to a poll in flight could not be stored. The migration is

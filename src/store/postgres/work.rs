@@ -40,8 +40,12 @@ added AS (
     RETURNING id
 ),
 kept AS (
-    INSERT INTO @.origin (id, session, lookup, first_key)
-    SELECT id, ($4::bytea[])[1], ($5::bytea[])[1], $11::bigint FROM added
+    INSERT INTO @.origin (id, session, lookup, first_key, started_at)
+    SELECT id, ($4::bytea[])[1], ($5::bytea[])[1], $11::bigint, now FROM added, clock
+),
+named AS (
+    INSERT INTO @.reference (id, reference)
+    SELECT id, ($14::bytea[])[1] FROM added WHERE ($14::bytea[])[1] IS NOT NULL
 ),
 body AS (INSERT INTO @.sealed (id, body) SELECT id, $12::bytea FROM added)
 SELECT now, (SELECT id FROM found) AS id FROM clock";
@@ -70,6 +74,7 @@ pub(super) async fn insert(session: &Session<'_>, process: &NewProcess) -> Resul
                 (&key_number(process.body.key), Type::INT8),
                 (&process.body.bytes, Type::BYTEA),
                 (&process.expires_in.map(micros), Type::INT8),
+                (&bytes_of_all(&process.references), Type::BYTEA_ARRAY),
             ],
         )
         .await?;

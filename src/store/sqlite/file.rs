@@ -16,13 +16,17 @@ const APPLICATION: i64 = 0x4f49_4464;
 /// The steps of the schema. Only append to them: the `user_version` of a file is the number of steps applied to it. A
 /// step that only adds does not change the version in the table `compatibility`, so that older releases continue to
 /// work.
-pub(super) const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+pub(super) const STEPS: [&str; 3] =
+    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// The length of the write-ahead log at which it is copied into the database, in pages of 4 KiB.
 const LOG_PAGES: i64 = 4_000;
 
 /// The writer's page cache. It holds the index by due time of a few hundred thousand rows and the pages in use.
 const CACHE_KIBIBYTES: i64 = 16 * 1024;
+
+/// How long to wait for programs that use the write-ahead log before it is emptied.
+const SCRUB_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The number of compiled statements to keep.
 const STATEMENTS: usize = 64;
@@ -76,7 +80,8 @@ pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> Result<Connect
     open().map_err(|error: rusqlite::Error| problem::of_database(&error))
 }
 
-fn connect(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+/// Opens a connection to a file that exists.
+pub(super) fn connect(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(busy_timeout)?;
@@ -85,6 +90,16 @@ fn connect(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> 
     // Otherwise the copies of pages for savepoints would go through files.
     connection.pragma_update(None, "temp_store", "memory")?;
     Ok(connection)
+}
+
+/// Copies the write-ahead log into the database and empties it. Returns whether it is empty; another program may be
+/// reading from it.
+pub(super) fn empty_log(path: &Path) -> Result<bool, StoreError> {
+    let empty = || {
+        let connection = connect(path, SCRUB_TIMEOUT)?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+    };
+    empty().map(|is_busy| !is_busy).map_err(|error| problem::of_database(&error))
 }
 
 /// Checks that the file is empty or belongs to this crate, and that no newer release has made it incompatible. Returns
@@ -127,8 +142,8 @@ fn set_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let configure = || {
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        // Erased bodies are overwritten if that needs no additional I/O.
-        connection.pragma_update(None, "secure_delete", "fast")?;
+        // Erased bodies are overwritten, also in pages that become free.
+        connection.pragma_update(None, "secure_delete", "on")?;
         connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
         // A page that many transactions change is copied into the database only once.
         connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;

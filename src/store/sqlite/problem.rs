@@ -20,6 +20,12 @@ pub(super) enum Refusal {
     NoWriteAheadLog(PathBuf),
     #[error("{0} is not a file")]
     NotAFile(PathBuf),
+    #[error("{0} exists already, and a backup overwrites nothing: choose another name")]
+    Exists(PathBuf),
+    #[error("{0:?} cannot be the name of a backup, because it is not UTF-8")]
+    Name(PathBuf),
+    #[error("the copy in {0} is damaged; check the disk and the store, and back it up again")]
+    Damaged(PathBuf),
 }
 
 impl From<Refusal> for StoreError {

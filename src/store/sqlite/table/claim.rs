@@ -282,6 +282,7 @@ mod tests {
         let file = Connection::open_in_memory().unwrap();
         file.execute_batch(include_str!("../schema.sql")).unwrap();
         file.execute_batch(include_str!("../schema_2.sql")).unwrap();
+        file.execute_batch(include_str!("../schema_3.sql")).unwrap();
         file.set_prepared_statement_cache_capacity(64);
         file
     }

@@ -23,9 +23,9 @@ pub(in crate::store::sqlite) fn insert(
     let due_at = now.plus(process.due_in);
     let mut add = connection.prepare_cached(
         "INSERT INTO process (id, partition, state, session, lookup, due_at, not_before, interval, expires_at, schedule,
-                              format, key, first_key)
+                              format, key, first_key, started_at)
          VALUES (:id, :partition, :state, :session, :lookup, :due_at, :not_before, :interval, :expires_at, :schedule,
-                 :format, :key, :key)",
+                 :format, :key, :key, :now)",
     )?;
     let slot = add.insert(named_params! {
         ":id": process.id.to_bytes(),
@@ -40,7 +40,12 @@ pub(in crate::store::sqlite) fn insert(
         ":schedule": process.schedule,
         ":format": process.body.format,
         ":key": key_number(process.body.key),
+        ":now": now.0,
     })?;
+    if let Some(reference) = process.references.first() {
+        let mut name = connection.prepare_cached("INSERT INTO reference (slot, reference) VALUES (?, ?)")?;
+        name.execute(params![slot, reference.0])?;
+    }
     let mut add_body = connection.prepare_cached("INSERT INTO sealed (slot, body) VALUES (?, ?)")?;
     add_body.execute(params![slot, process.body.bytes])?;
     if process.state == State::Exchanging {
