@@ -137,6 +137,7 @@
 //! | [`encryption`] | encrypted tokens, requests and responses |
 //! | [`error`](mod@error) | what an [`Error`] is about |
 //! | [`identity_assurance`] | verified claims with their evidence |
+//! | [`operations`] | what operators do with a store: list, show, put right, erase |
 //! | [`ping`] | the receiver of Ping Callbacks |
 //! | [`poller`] | the settings, events and statuses of the durable poller |
 //! | [`registration`] | dynamic client registration |
@@ -188,6 +189,7 @@ mod keyring;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod measured;
+pub mod operations;
 mod pending;
 pub mod ping;
 pub mod poller;

@@ -16,6 +16,7 @@ use super::status::Status;
 use super::tenant::Tenant;
 use crate::client::Client;
 use crate::error::Error;
+use crate::operations::{Filter, Operations, SignIns};
 use crate::pending::{InterimState, PendingAuthentication};
 use crate::store::{Cancellation, Partition, PartitionStats, ProcessId, State, whole_seconds};
 
@@ -144,6 +145,41 @@ impl Poller {
     /// [`Store`](crate::ErrorKind::Store).
     pub async fn forget(&self, id: ProcessId) -> Result<bool, Error> {
         self.shared().store.forget(id).await.map_err(store_error)
+    }
+
+    /// Returns what operators do with the store of this poller: list sign-ins, show why they wait, and put things right.
+    pub fn operations(&self) -> Operations {
+        Operations::new(self.shared().store.clone())
+    }
+
+    /// Returns a page of the sign-ins and requests that have this reference of the application
+    /// ([`AuthorizationRequest::reference`](crate::AuthorizationRequest::reference)) and meet the conditions of the filter,
+    /// whatever their client and state. They are found while the keyring has the key with which they began.
+    ///
+    /// To erase everything about a person, call [`Operations::forget`] for each of them:
+    ///
+    /// ```
+    /// # async fn example(poller: &openid_deferred::Poller) -> Result<(), openid_deferred::Error> {
+    /// use openid_deferred::operations::Filter;
+    ///
+    /// loop {
+    ///     let found = poller.find("account 12345678", Filter::new()).await?;
+    ///     for sign_in in &found.sign_ins {
+    ///         assert!(poller.operations().forget(sign_in.id).await?.is_complete());
+    ///     }
+    ///     if found.next.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store).
+    pub async fn find(&self, reference: &str, filter: Filter) -> Result<SignIns, Error> {
+        self.operations().list_referenced(self.shared().references(reference), filter).await
     }
 
     /// Returns a stream of the events of this replica from now on. A slow stream misses events and says how many

@@ -13,7 +13,7 @@ pub const FRONT_PAGES: [&str; 7] =
     ["ciba", "claims", "compatibility", "encryption", "identity_assurance", "registration", "tokens"];
 
 /// The modules above the base, the lowest first, each with the modules that it may import besides the base.
-pub const MODULES: [(&str, &[&str]); 23] = [
+pub const MODULES: [(&str, &[&str]); 24] = [
     ("jose", &[]),
     ("id_token", &["jose"]),
     ("dpop", &["jose"]),
@@ -29,7 +29,8 @@ pub const MODULES: [(&str, &[&str]); 23] = [
         &["jose", "id_token", "dpop", "keyring", "transport", "endpoint", "provider", "sealed", "dialect", "pending"],
     ),
     ("store", &[]),
-    ("poller", &["client", "pending", "sealed", "keyring", "store"]),
+    ("operations", &["jose", "client", "pending", "store"]),
+    ("poller", &["client", "pending", "sealed", "keyring", "store", "operations"]),
     ("ping", &["client", "dialect", "keyring", "poller"]),
     ("testing", &["transport"]),
     ("measured", &["jose", "id_token", "dpop"]),

@@ -20,6 +20,7 @@ mod ietf;
 mod jwt_responses;
 mod late_answers;
 mod odd_answers;
+mod operations;
 mod pings;
 mod polling;
 mod start;

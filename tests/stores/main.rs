@@ -4,6 +4,8 @@
 //! The tests of PostgreSQL need a server: `scripts/postgres run cargo test --all-features` starts one for them.
 
 mod clock;
+mod erasing;
+mod moving;
 mod notifications;
 mod outages;
 mod plans;
