@@ -5,6 +5,7 @@
 mod arguments;
 mod guide;
 mod keys;
+mod moving;
 mod rows;
 mod tool;
 mod world;

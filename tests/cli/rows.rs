@@ -1,6 +1,7 @@
 //! The commands about sign-ins.
 
-use serde_json::json;
+use openid_deferred::operations::Filter;
+use serde_json::{Value, json};
 
 use crate::world::{Place, World};
 
@@ -24,6 +25,83 @@ async fn statistics_are_those_of_the_library() {
     }
 }
 
+/// The identifiers on a page.
+fn ids(page: &Value) -> Vec<&str> {
+    page["sign_ins"].as_array().unwrap().iter().map(|sign_in| sign_in["id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sign_ins_are_listed_by_pages_and_filters() {
+    for place in Place::both().await {
+        let world = World::new(place, Vec::new()).await;
+        world.users(3).await;
+        let list = |arguments: &[&str]| {
+            let run = world.place.tool(&["list", "--json"]).args(arguments).run();
+            world.assert_no_secrets(&run);
+            run.json()
+        };
+        let all = list(&[]);
+        let of_library = world.poller.operations().list(Filter::new()).await.unwrap();
+        assert_eq!(all, serde_json::to_value(of_library).unwrap());
+        assert_eq!((ids(&all).len(), &all["next"]), (3, &Value::Null));
+
+        let first = list(&["--limit", "2"]);
+        let second = list(&["--limit", "2", "--after", first["next"].as_str().unwrap()]);
+        assert_eq!([ids(&first), ids(&second)].concat(), ids(&all));
+
+        let client = [world.op.issuer(), "the-app"];
+        let count = |arguments: &[&str]| ids(&list(arguments)).len();
+        assert_eq!(count(&["--client", client[0], client[1]]), 3);
+        assert_eq!(count(&["--client", client[0], "another-app"]), 0);
+        assert_eq!(count(&["--state", "waiting", "--state", "decided"]), 3);
+        assert_eq!(count(&["--state", "decided"]), 0);
+        assert_eq!(count(&["--older-than", "0s"]), 3);
+        assert_eq!(count(&["--older-than", "1h"]), 0);
+        assert_eq!(count(&["--overdue-for", "10m"]), 0);
+        assert_eq!(count(&["--stuck"]), 0);
+
+        let text = world.place.run(&["list", "--limit", "1"]).stdout;
+        assert!(text.starts_with("ID ") && text.contains("next_poll") && text.contains("\nmore: --after "), "{text}");
+        assert_eq!(world.place.run(&["list", "--stuck"]).stdout, "no sign-ins on this page\n");
+        for wrong in [["--older-than", "1.5h"], ["--state", "pending"], ["--after", "nonsense"], ["--client", "one"]] {
+            let run = world.place.tool(&["list"]).args(&wrong).run();
+            assert!(run.failed(2).contains(wrong[0]), "{}", run.stderr);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sign_in_is_shown_polled_and_requeued() {
+    for place in Place::both().await {
+        let world = World::new(place, Vec::new()).await;
+        let id = world.users(1).await[0];
+        let (place, text) = (&world.place, id.to_string());
+
+        let run = place.run(&["show", &text, "--json"]);
+        world.assert_no_secrets(&run);
+        let of_library = world.poller.operations().show(id).await.unwrap().unwrap();
+        assert_eq!(run.json(), serde_json::to_value(of_library).unwrap());
+        let run = place.run(&["show", &text]);
+        world.assert_no_secrets(&run);
+        for part in ["waiting", "next_poll", "expires", &place.key_id()] {
+            assert!(run.stdout.contains(part), "{part}: {}", run.stdout);
+        }
+
+        // The OP's interval is an hour, and the last request was just now.
+        let run = place.run(&["poll-now", &text, "--json"]);
+        world.assert_no_secrets(&run);
+        let answer = run.json();
+        assert_eq!((&answer["id"], &answer["result"]), (&json!(text), &json!("noted")));
+        assert!(answer["due_in_seconds"].as_u64().is_some(), "{answer}");
+        assert!(place.run(&["poll-now", &text]).stdout.starts_with(&text));
+
+        let run = place.run(&["requeue", &text, "--json"]);
+        world.assert_no_secrets(&run);
+        assert_eq!(run.json()["id"], json!(text));
+        assert!(["free", "in_use"].contains(&run.json()["result"].as_str().unwrap()), "{}", run.stdout);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sign_in_is_cancelled_and_forgotten_beside_a_running_poller() {
     for place in Place::both().await {
@@ -39,11 +117,13 @@ async fn a_sign_in_is_cancelled_and_forgotten_beside_a_running_poller() {
 
         let run = place.run(&["forget", &id, "--json"]);
         world.assert_no_secrets(&run);
-        assert_eq!(run.json()["id"], json!(id));
+        let forgotten = run.json();
+        assert_eq!((&forgotten["id"], &forgotten["left"]), (&json!(id), &json!(0)));
+        assert!(forgotten["erased"].as_u64().unwrap() >= 2, "{forgotten}");
         assert!(world.poller.status(ids[0]).await.unwrap().is_none());
         assert!(world.poller.status(ids[1]).await.unwrap().is_some());
 
-        for command in ["cancel", "forget"] {
+        for command in ["show", "poll-now", "requeue", "cancel", "forget"] {
             let run = place.run(&[command, &id]);
             let text = run.failed(1);
             assert!(text.contains(&id) && text.contains("what to do: "), "{text}");

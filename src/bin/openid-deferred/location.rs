@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use openid_deferred::operations::Operations;
 use openid_deferred::store::{Finding, PostgresStore, SqliteStore, Store, StoreError};
 use serde_json::json;
 
@@ -100,6 +101,10 @@ impl Opened {
             Self::Sqlite(store) => store.clone(),
             Self::Postgres(store) => store.clone(),
         }
+    }
+
+    pub(crate) fn operations(&self) -> Operations {
+        Operations::new(self.store())
     }
 
     /// Checks the store itself, without its rows.

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use commands::{check, generate, one, rotate, stats};
+use commands::{check, generate, list, one, rotate, stats, transfer};
 use failure::Failure;
 use output::{Form, Output};
 
@@ -49,10 +49,24 @@ struct Global {
 enum Command {
     /// Count the sign-ins of each client by state, with the age of the oldest that are due or undelivered.
     Stats,
+    /// List sign-ins, a page at a time.
+    List(list::List),
+    /// Show what the store says about a sign-in, and what it waits for.
+    Show(one::One),
+    /// Bring the next poll of a sign-in forward, as far as the OP permits.
+    PollNow(one::One),
+    /// Release an outcome whose consumer hangs, or a sign-in that was set aside.
+    Requeue(one::One),
     /// Cancel a sign-in: a replica tells the OP at the next poll, and the outcome is delivered as usual.
-    Cancel(one::Sign),
+    Cancel(one::One),
     /// Erase a sign-in in any state, with its sealed data. Nothing is delivered. This cannot be undone.
-    Forget(one::Sign),
+    Forget(one::One),
+    /// Write all rows, sealed as they are, to a new file.
+    Export(transfer::FileName),
+    /// Add the rows of an exported file. Rows that are there already are skipped.
+    Import(transfer::FileName),
+    /// Write a consistent copy of an SQLite file, beside programs that use it.
+    Backup(transfer::FileName),
     /// Create the tables, or bring them up to date.
     Migrate,
     /// Check what a deployment would stumble over: tables, keys, settings, clock, TLS, and rows that nobody processes.
@@ -88,8 +102,15 @@ fn run(global: Global, command: Command, output: &mut Output) -> Result<Health, 
     runtime.block_on(async {
         match command {
             Command::Stats => stats::run(&location.open().await?, output).await,
-            Command::Cancel(sign_in) => sign_in.cancel(&location.open().await?, output).await,
-            Command::Forget(sign_in) => sign_in.forget(&location.open().await?, output).await,
+            Command::List(list) => list.run(&location.open().await?, output).await,
+            Command::Show(one) => one.show(&location.open().await?, output).await,
+            Command::PollNow(one) => one.poll_now(&location.open().await?, output).await,
+            Command::Requeue(one) => one.requeue(&location.open().await?, output).await,
+            Command::Cancel(one) => one.cancel(&location.open().await?, output).await,
+            Command::Forget(one) => one.forget(&location.open().await?, output).await,
+            Command::Export(file) => file.export(&location.open().await?, output).await,
+            Command::Import(file) => file.import(&location.open().await?, output).await,
+            Command::Backup(file) => file.backup(&location.open().await?, output).await,
             Command::Migrate => location.migrate(output).await,
             Command::Check(keys) => check::run(&location.open().await?, keys, output).await,
             Command::Rotate(keys) => rotate::run(&location.open().await?, &keys, output).await,

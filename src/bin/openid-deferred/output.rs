@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use indicatif::HumanDuration;
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::Health;
@@ -97,6 +97,26 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 /// Replaces characters that would control the terminal. Some texts come from OPs.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+/// The word that JSON has for a value.
+pub(crate) fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+/// A progress bar on standard error, if that is a terminal and a person reads the output.
+pub(crate) fn bar(form: Form, template: &str) -> ProgressBar {
+    let bar = match form {
+        Form::Text => ProgressBar::no_length(),
+        Form::Json => ProgressBar::hidden(),
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }
 
 /// A duration for people, such as `4h`, or a dash.

@@ -1,24 +1,16 @@
 //! `rotate`
 
-use indicatif::{ProgressBar, ProgressStyle};
 use openid_deferred::poller::{self, KeyUse, Rotation, RotationProgress};
 
 use crate::Health;
 use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::location::Opened;
-use crate::output::{Form, Output, table};
+use crate::output::{Output, bar, table};
 
 pub(crate) async fn run(opened: &Opened, keys: &Keys, output: &mut Output) -> Result<Health, Failure> {
     let keyring = keys.keyring()?;
-    // It draws on standard error, and only if that is a terminal.
-    let bar = match output.form() {
-        Form::Text => ProgressBar::no_length(),
-        Form::Json => ProgressBar::hidden(),
-    };
-    if let Ok(style) = ProgressStyle::with_template("sealing again {bar:40} {pos} of {len} rows, {eta} left") {
-        bar.set_style(style);
-    }
+    let bar = bar(output.form(), "sealing again {bar:40} {pos} of {len} rows, {eta} left");
     let draw = |progress: RotationProgress| {
         bar.set_length(progress.total);
         bar.set_position(progress.done);

@@ -8,7 +8,8 @@ use crate::location::Opened;
 use crate::output::{Output, rough, table};
 
 pub(crate) async fn run(opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
-    let stats = opened.store().stats().await.map_err(|error| Failure::store("cannot count the rows", &error))?;
+    let stats = opened.operations().stats().await;
+    let stats = stats.map_err(|error| Failure::library("cannot count the rows", &error))?;
     output.print(&stats, || text(&stats))?;
     Ok(Health::Well)
 }
