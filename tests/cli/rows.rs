@@ -71,6 +71,36 @@ async fn sign_ins_are_listed_by_pages_and_filters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_sign_ins_of_one_person_are_found_by_the_reference_of_the_application() {
+    for place in Place::both().await {
+        let world = World::new(place, Vec::new()).await;
+        let all = world.users_of(&["account 7", "account 8", "account 7"]).await;
+        let place = &world.place;
+        let list = || place.tool(&["list", "--json"]).key_file(&place.key_file());
+        let mut of_seven = [all[0].to_string(), all[2].to_string()];
+        of_seven.sort_unstable();
+
+        let run = list().args(&["--reference", "account 7"]).run();
+        world.assert_no_secrets(&run);
+        let page = run.json();
+        let mut found = ids(&page);
+        found.sort_unstable();
+        assert_eq!(found, of_seven);
+        let input = place.folder.path().join("reference");
+        std::fs::write(&input, "account 8\n").unwrap();
+        let run = list().args(&["--reference", "-"]).stdin(&input).run();
+        assert_eq!(ids(&run.json()), [all[1].to_string()]);
+        assert!(ids(&list().args(&["--reference", "account 9"]).run().json()).is_empty());
+
+        // Another key finds nothing, and says so.
+        let (other, _) = place.other_key();
+        let run = place.tool(&["list", "--reference", "account 7"]).key_file(&other).run();
+        assert!(run.failed(1).contains("cannot open any row of the store"), "{}", run.stderr);
+        assert!(place.run(&["list", "--reference", "account 7"]).failed(1).contains("SEALING_KEY"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_sign_in_is_shown_polled_and_requeued() {
     for place in Place::both().await {
         let world = World::new(place, Vec::new()).await;

@@ -41,6 +41,12 @@ impl Tool {
         self
     }
 
+    /// With this file as standard input.
+    pub fn stdin(mut self, path: &Path) -> Self {
+        self.0.stdin(std::fs::File::open(path).expect("the file exists"));
+        self
+    }
+
     /// Runs it with this standard output.
     pub fn run_into(mut self, stdout: impl Into<Stdio>) -> Run {
         let child = self.0.stdout(stdout).stderr(Stdio::piped()).spawn().expect("the program starts");

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 use crate::tool::{Run, Tool};
 
+/// The reference of users unless a test gives another.
+const REFERENCE: &str = "account 4711";
 const CALLBACK: &str = "https://rp.test/callback";
 const CLIENT_SECRET: &str = "a-secret-that-nobody-may-print";
 
@@ -124,9 +126,15 @@ impl World {
 
     /// Users who sign in and wait.
     pub async fn users(&self, count: usize) -> Vec<ProcessId> {
+        self.users_of(&vec![REFERENCE; count]).await
+    }
+
+    /// One user for each of these references.
+    pub async fn users_of(&self, references: &[&str]) -> Vec<ProcessId> {
         let mut ids = Vec::new();
-        for _ in 0..count {
-            let (url, session) = self.client.authorize().context("order 4711").start().await.unwrap();
+        for reference in references {
+            let request = self.client.authorize().context("order 4711").reference(*reference);
+            let (url, session) = request.start().await.unwrap();
             match self.poller.authorization_response(&self.op.visit(url).query(), session).await.unwrap() {
                 SignIn::Deferred(id) => ids.push(id),
                 other => panic!("{other:?}"),
@@ -138,7 +146,7 @@ impl World {
     /// Nothing secret was printed.
     pub fn assert_no_secrets(&self, run: &Run) {
         let key = std::fs::read_to_string(self.place.key_file()).unwrap();
-        let mut secrets = vec![CLIENT_SECRET.to_owned(), key.trim().to_owned(), "order 4711".to_owned()];
+        let mut secrets = [CLIENT_SECRET, key.trim(), "order 4711", REFERENCE].map(str::to_owned).to_vec();
         secrets.extend(password(&self.place.name));
         for exchange in self.op.requests_to(Endpoint::Exchange) {
             secrets.push(exchange.parameter("deferred_code").or(exchange.parameter("code")).unwrap().to_owned());

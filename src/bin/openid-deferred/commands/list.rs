@@ -1,15 +1,17 @@
 //! `list`
 
+use std::io::{self, BufRead as _, Read as _};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use openid_deferred::operations::{Filter, Overview, SignIns};
 use openid_deferred::store::{Place, State};
-use openid_deferred::{Clock as _, SystemClock};
+use openid_deferred::{Clock as _, Error, Keyring, Poller, SystemClock};
 
 use crate::Health;
 use crate::failure::Failure;
+use crate::keys::Keys;
 use crate::location::Opened;
 use crate::output::{Output, rough, table, word};
 
@@ -36,7 +38,17 @@ pub(crate) struct List {
     /// Continue where another page said `next`.
     #[arg(long, value_name = "PLACE")]
     after: Option<Place>,
+    /// Only sign-ins with this reference of the application, such as an account number. It needs the keys, with which
+    /// the store's hashes of references were made. Other users of this machine can see arguments: `-` reads the
+    /// reference from standard input.
+    #[arg(long, value_name = "REFERENCE")]
+    reference: Option<String>,
+    #[command(flatten)]
+    keys: Keys,
 }
+
+/// The longest reference that is read, in bytes.
+const LONGEST_LINE: u64 = 64 * 1024;
 
 const STATES: [(&str, State); 5] = [
     ("exchanging", State::Exchanging),
@@ -62,8 +74,14 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 impl List {
-    pub(crate) async fn run(self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
-        let page = opened.operations().list(self.filter()).await;
+    pub(crate) async fn run(mut self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
+        let page = match self.reference.take() {
+            None => opened.operations().list(self.filter()).await,
+            Some(reference) => {
+                let (reference, keyring) = (given(reference)?, self.keys.keyring()?);
+                find(opened, keyring, &reference, self.filter()).await
+            }
+        };
         let page = page.map_err(|error| Failure::library("cannot list the sign-ins", &error))?;
         output.print(&page, || text(&page, SystemClock.now()))?;
         Ok(Health::Well)
@@ -88,6 +106,25 @@ impl List {
             None => filter,
         }
     }
+}
+
+/// The reference, or the line on standard input.
+fn given(reference: String) -> Result<String, Failure> {
+    if reference != "-" {
+        return Ok(reference);
+    }
+    let mut line = String::new();
+    let read = io::stdin().lock().take(LONGEST_LINE).read_line(&mut line);
+    read.map_err(|error| Failure::new("cannot read the reference from standard input").because(&error))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Finds sign-ins with a poller that does not poll, because it has the keyring.
+async fn find(opened: &Opened, keyring: Keyring, reference: &str, filter: Filter) -> Result<SignIns, Error> {
+    let poller = Poller::builder(opened.store(), keyring).connect().await?;
+    let page = poller.find(reference, filter).await;
+    poller.shutdown(Duration::ZERO).await;
+    page
 }
 
 fn text(page: &SignIns, now: SystemTime) -> String {
