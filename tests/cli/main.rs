@@ -6,6 +6,7 @@ mod arguments;
 mod guide;
 mod keys;
 mod moving;
+mod privileges;
 mod rows;
 mod tool;
 mod world;
