@@ -12,17 +12,20 @@
 //! | [`Protocol`](crate::ErrorKind::Protocol) | [`Violation`] of a [`Rule`] in a [`Document`], perhaps at a [`Position`] |
 //! | [`Transport`](crate::ErrorKind::Transport) | [`TransportProblem`] |
 //!
-//! Most applications need only [`Error::is_transient`](crate::Error::is_transient) to decide whether to try again, and
+//! Most applications need only [`Error::is_transient`](crate::Error::is_transient) to decide whether to try again,
+//! [`Error::problem`](crate::Error::problem) for the page that the user gets, and
 //! [`Error::advice`](crate::Error::advice) for the log.
 
 mod advice;
 pub(crate) mod kind;
 mod problem;
+mod problem_details;
 pub(crate) mod response;
 mod rule;
 mod verdict;
 
 pub use problem::{ConfigurationProblem, Misuse, SessionProblem, TransportProblem};
+pub use problem_details::{ProblemDetails, ProblemType};
 pub use rule::{Document, Position, Rule, Violation};
 
 pub(crate) use kind::{Error, ErrorKind};

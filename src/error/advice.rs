@@ -87,6 +87,10 @@ fn session(problem: SessionProblem) -> &'static str {
         SessionProblem::Foreign => {
             "Let the user start again. If this happens often, the application confuses the cookies of two clients."
         }
+        SessionProblem::Missing => {
+            "Let the user start again, in one browser. If this happens often, check the attributes of the cookie; \
+             `form_post` needs `SameSite=None`."
+        }
         SessionProblem::Unreadable => {
             "Let the user start again. If this happens often, instances of the application have different keyrings."
         }

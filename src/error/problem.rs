@@ -184,6 +184,10 @@ pub enum SessionProblem {
     /// It cannot be opened: altered, of another kind, or sealed with a key that the keyring does not have.
     #[error("it cannot be opened: it was altered, or its key is not in the keyring")]
     Unreadable,
+    /// The browser sent none for this response: it has deleted the cookie, or another browser started the sign-in. The
+    /// crate returns this only from the routes of `axum`; use it in yours.
+    #[error("the browser sent none for this response")]
+    Missing,
 }
 
 /// What went wrong in the network.

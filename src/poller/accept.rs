@@ -80,8 +80,8 @@ impl Poller {
     /// [`Outcome::Unknown`](crate::Outcome::Unknown) is delivered. So it is if the store fails for more than ten minutes
     /// and another replica reads it first afterwards.
     ///
-    /// If an error is [transient](Error::is_transient) and is not the OP's [answer](Error::error_response), the code
-    /// was not sent: keep the cookie, and let the user reload. These errors are
+    /// If an error [keeps the session](Error::keeps_session), the code was not sent or the OP has not processed it: keep
+    /// the cookie, and let the user reload. Most of these errors are
     ///
     /// - [`Store`](crate::ErrorKind::Store): the store is unavailable;
     /// - [`Busy`](crate::ErrorKind::Busy): the exchange timed out waiting for a free slot, see

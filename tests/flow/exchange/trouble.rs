@@ -34,13 +34,14 @@ async fn a_request_that_was_turned_away_leaves_the_code_unspent() {
         let error = turned_away(Fault::status(Endpoint::Exchange, status)).await;
         assert_eq!(error.rule(), Some(Rule::UnexpectedStatus), "{status}");
         assert_eq!(error.is_transient(), !matches!(status, 401 | 403), "{status}");
+        assert_eq!(error.keeps_session(), error.is_transient(), "{status}");
     }
     // Some frameworks send these for a missing route, and others for too many requests.
     for (status, code) in [(404, "invalid_request"), (405, "invalid_request"), (404, "Not Found"), (429, "rate_limit")]
     {
         let error = turned_away(Fault::error_with_status(Endpoint::Exchange, status, code)).await;
         assert_eq!(error.error_response().map(|response| response.code()), Some(code));
-        assert!(error.is_transient(), "{status} {code}");
+        assert!(error.is_transient() && error.keeps_session(), "{status} {code}");
     }
 }
 
@@ -74,7 +75,7 @@ async fn a_refused_code_is_spent_whatever_the_status() {
         world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, status, "invalid_grant"));
         let error = world.client.exchange(&mut grant).await.unwrap_err();
         assert_eq!(error.error_response().map(|response| response.code()), Some("invalid_grant"), "{status}");
-        assert!(grant.is_spent() && !error.is_transient(), "{status}");
+        assert!(grant.is_spent() && !error.is_transient() && !error.keeps_session(), "{status}");
     }
 }
 
