@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::Client;
 use super::claims_request::ClaimsRequest;
-use super::request_values::{check_context, check_details, check_extra, check_reference};
+use super::request_values::{check_context, check_details, check_extra, check_reference, check_session_data};
 use super::response_mode::ResponseMode;
 use super::session::{self, AuthorizationSession};
 use super::setting::{check_redirect_uri, setting};
@@ -64,6 +64,7 @@ pub struct AuthorizationRequest<'a> {
     extra: Vec<(String, String)>,
     context: Zeroizing<Vec<u8>>,
     reference: Option<Secret>,
+    session_data: Zeroizing<Vec<u8>>,
     pushed: bool,
     signed: bool,
 }
@@ -85,6 +86,7 @@ impl Client {
             extra: Vec::new(),
             context: Zeroizing::default(),
             reference: None,
+            session_data: Zeroizing::default(),
             pushed: false,
             signed: false,
         }
@@ -232,6 +234,25 @@ impl AuthorizationRequest<'_> {
         self
     }
 
+    /// Attaches data of the application to the [`AuthorizationSession`], such as the page to return to: at most 256
+    /// bytes. [`AuthorizationSession::data`] returns it when the user comes back.
+    ///
+    /// It is sealed into the session, so the browser can neither read nor change it. Unlike the
+    /// [`context`](Self::context), it is not stored with a pending sign-in and does not come with the outcome. It is not
+    /// sent to the OP. The routes of `openid_deferred::axum` keep the path to return to in it.
+    ///
+    /// ```
+    /// # async fn example(client: &openid_deferred::Client) -> Result<(), openid_deferred::Error> {
+    /// let (url, session) = client.authorize().session_data("/orders/4711").start().await?;
+    /// assert_eq!(session.data(), b"/orders/4711");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn session_data(mut self, data: impl Into<Vec<u8>>) -> Self {
+        self.session_data = Zeroizing::new(data.into());
+        self
+    }
+
     /// Pushes this request to the OP and gives the browser a reference to it (RFC 9126).
     ///
     /// All requests are pushed if the OP requires it or if the client is [configured for
@@ -347,6 +368,7 @@ impl AuthorizationRequest<'_> {
         check_extra(&self.extra, &RESERVED)?;
         check_context(&self.context)?;
         check_reference(self.reference.as_ref())?;
+        check_session_data(&self.session_data)?;
         let redirect_uri = self.redirect_uri.as_ref().or(client.0.redirect_uri.as_ref());
         let redirect_uri =
             redirect_uri.ok_or_else(|| setting("redirect_uri", "set the registered one on the client"))?;
@@ -476,6 +498,8 @@ impl AuthorizationRequest<'_> {
             dpop_key: values.dpop_key,
             context: self.context,
             reference: self.reference,
+            data: self.session_data,
+            form_post: values.mode.is_some_and(ResponseMode::is_form_post),
             checks: Checks {
                 nonce: Some(values.nonce),
                 requested_at: client.0.clock.now(),

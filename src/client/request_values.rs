@@ -12,6 +12,9 @@ const LONGEST_CONTEXT: usize = 256;
 /// The longest reference of the application in bytes, for the same reason.
 const LONGEST_REFERENCE: usize = 128;
 
+/// The longest data of the application in a session in bytes. Together with the longest context it fits into a cookie.
+const LONGEST_SESSION_DATA: usize = 256;
+
 /// Refuses extra parameters that the crate sets itself.
 pub(super) fn check_extra(extra: &[(String, String)], reserved: &[&str]) -> Result<(), Error> {
     match extra.iter().find(|(name, _)| reserved.contains(&name.as_str())) {
@@ -33,6 +36,15 @@ pub(super) fn check_reference(reference: Option<&Secret>) -> Result<(), Error> {
         Some(0) => Err(setting("reference", "it is empty; leave it out")),
         Some(length) if length > LONGEST_REFERENCE => {
             Err(setting("reference", "it is longer than 128 bytes; use a shorter one, such as an account number"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_session_data(data: &[u8]) -> Result<(), Error> {
+    match data.len() {
+        actual if actual > LONGEST_SESSION_DATA => {
+            Err(Misuse::SessionDataTooLong { actual, limit: LONGEST_SESSION_DATA }.into())
         }
         _ => Ok(()),
     }

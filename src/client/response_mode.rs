@@ -58,6 +58,11 @@ impl ResponseMode {
         }
     }
 
+    /// Whether the browser returns with a POST.
+    pub(super) fn is_form_post(self) -> bool {
+        matches!(self, Self::FormPost | Self::FormPostJwt)
+    }
+
     /// Whether the OP answers with a JWT.
     pub(super) fn is_jwt(self) -> bool {
         matches!(self, Self::QueryJwt | Self::FormPostJwt | Self::Jwt)

@@ -32,15 +32,15 @@ const SEALED_LIMIT: usize = 2_000;
 ///
 /// It must be returned by the browser that it was made for. [Seal](Self::seal) it into a cookie of that browser, one
 /// for each `state` ([`cookie_name`](Self::cookie_name)). Give the cookie `Secure`, `HttpOnly`, `Path=/`,
-/// `SameSite=Lax` (`None` for `form_post` and `form_post.jwt`) and `Max-Age=3600`, the lifetime of a session. A mobile
+/// `SameSite=Lax` (`None` if [`is_form_post`](Self::is_form_post)) and `Max-Age=3600`, the lifetime of a session. A mobile
 /// browser that is closed while the user is at the OP deletes a cookie without `Max-Age`. The cookie prevents an
 /// attacker from finishing their own sign-in in the browser of a victim. Any instance of the application that has the
 /// keyring can [open](Self::open) it.
 ///
 /// It is used once. So it is not `Clone`, `Client::authorization_response` takes it by value, and
-/// `Client::check_authorization_response` marks it. Delete the cookie when you answer the request to the redirect URI.
-/// Otherwise a reloaded page sends the code a second time, and OPs may then revoke the tokens of the first exchange
-/// (RFC 6749 §4.1.2). A session lives for an hour unless the client sets another
+/// `Client::check_authorization_response` marks it. Delete the cookie when you answer the request to the redirect URI,
+/// unless the error [keeps the session](crate::Error::keeps_session). Otherwise a reloaded page sends the code a second
+/// time, and OPs may then revoke the tokens of the first exchange (RFC 6749 §4.1.2). A session lives for an hour unless the client sets another
 /// [lifetime](super::ClientBuilder::session_lifetime).
 pub struct AuthorizationSession {
     pub(super) body: Arc<Body>,
@@ -87,6 +87,12 @@ pub(super) struct Body {
     /// The application's reference, for the poller.
     #[serde(rename = "ref", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
     pub(super) reference: Option<Secret>,
+    /// The application's data for the code that handles the response.
+    #[serde(rename = "dat", with = "sealed::secret_bytes", default, skip_serializing_if = "sealed::no_bytes")]
+    pub(super) data: Zeroizing<Vec<u8>>,
+    /// The browser returns with a POST from the OP's page.
+    #[serde(rename = "fp", default, skip_serializing_if = "is_false")]
+    pub(super) form_post: bool,
     #[serde(rename = "chk")]
     pub(super) checks: Checks,
 }
@@ -134,6 +140,17 @@ impl AuthorizationSession {
     /// What the application gave to [`context`](super::AuthorizationRequest::context) when it was started.
     pub fn context(&self) -> &[u8] {
         &self.body.context
+    }
+
+    /// What the application gave to [`session_data`](super::AuthorizationRequest::session_data) when it was started.
+    pub fn data(&self) -> &[u8] {
+        &self.body.data
+    }
+
+    /// Whether the browser returns with a POST from the OP's page (`form_post` or `form_post.jwt`). Its cookie then needs
+    /// `SameSite=None`.
+    pub fn is_form_post(&self) -> bool {
+        self.body.form_post
     }
 
     /// The time until which the browser must open the URL of the request, if it is limited.

@@ -159,6 +159,15 @@ pub enum Misuse {
         /// How long it may be.
         limit: usize,
     },
+    /// The [data](crate::AuthorizationRequest::session_data) of an authorization session is too long. It must fit into a
+    /// cookie with the session. Store the data yourself, and pass its key.
+    #[error("the `session_data` of the request has {actual} bytes, more than {limit}: store the data and pass its key")]
+    SessionDataTooLong {
+        /// How long it is.
+        actual: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// The sealed form is too large for a cookie.
     #[error(
         "the sealed authorization session has {actual} bytes, more than the {limit} that fit into a cookie: shorten the redirect URI or the `context`, or request fewer essential `acr` values"

@@ -80,14 +80,17 @@ async fn the_longest_context_fits_a_cookie_and_a_longer_one_is_refused_before_an
     let redirect_uri = format!("https://rp.test/{}", "x".repeat(100));
     let world = world_with(|op| op.path("/tenants/0123456789"), |client| client.redirect_uri(redirect_uri)).await;
     let acr = json!({ "essential": true, "values": ["urn:mace:incommon:iap:silver", "urn:mace:incommon:iap:gold"] });
-    let request = world.client.authorize().claims(json!({ "id_token": { "acr": acr } })).context([255; 256]);
-    let (_, session) = started(request).await;
+    let request = world.client.authorize().claims(json!({ "id_token": { "acr": acr } }));
+    let (_, session) = started(request.context([255; 256]).session_data([254; 256])).await;
     let sealed = session.seal(&Keyring::new(key(1))).unwrap();
     let opened = AuthorizationSession::open(&Keyring::new(key(1)), &sealed).unwrap();
-    assert_eq!(opened.context(), [255; 256]);
+    assert_eq!((opened.context(), opened.data()), ([255; 256].as_slice(), [254; 256].as_slice()));
 
     let error = world.client.authorize().pushed().context([255; 257]).start().await.unwrap_err();
     let too_long = Misuse::ContextTooLong { actual: 257, limit: 256 };
+    assert_eq!(*error.kind(), ErrorKind::Misuse(too_long));
+    let error = world.client.authorize().pushed().session_data([255; 257]).start().await.unwrap_err();
+    let too_long = Misuse::SessionDataTooLong { actual: 257, limit: 256 };
     assert_eq!(*error.kind(), ErrorKind::Misuse(too_long));
     world.assert_nothing_sent();
 }
