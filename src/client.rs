@@ -181,6 +181,12 @@ impl Client {
         self.0.redirect_uri.as_deref()
     }
 
+    /// How long an authorization session lives.
+    #[cfg(feature = "axum")]
+    pub(crate) fn session_lifetime(&self) -> Duration {
+        self.0.options.session_lifetime
+    }
+
     /// Whether the OP's metadata is cached and shows that its responses do not name their issuer (RFC 9207). A JWT
     /// always does.
     pub(crate) fn is_known_to_lack_iss(&self) -> bool {

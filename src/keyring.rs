@@ -66,6 +66,9 @@ pub(crate) enum Purpose {
     Process,
     /// A client registration.
     Registration,
+    /// The identifier of a sign-in, for the browser that started it.
+    #[cfg(feature = "axum")]
+    BrowserSignIn,
 }
 
 impl Keyring {

@@ -131,6 +131,7 @@
 //!
 //! | module | for |
 //! |---|---|
+//! | [`axum`] | the routes and cookies of a sign-in, for web applications |
 //! | [`ciba`] | backchannel authentication: the OP asks a user whom the application names |
 //! | [`claims`] | requests for single claims |
 //! | [`compatibility`] | settings for OPs that deviate from the specifications |
@@ -149,7 +150,7 @@
 //! # Features
 //!
 //! - `rustls` (default) or `native-tls`: TLS of the HTTP client.
-//! - `axum`: the ping receiver as a route of axum, `ping::axum::route`.
+//! - `axum`: the module `axum` with the routes of a sign-in, and the ping receiver as a route, `ping::axum::route`.
 //! - `sqlite`: [`SqliteStore`], which stores pending sign-ins in a file. SQLite is compiled in. A program can link
 //!   only one version of `libsqlite3-sys`, so every crate in it that uses SQLite must need the same one.
 //! - `postgres`: [`PostgresStore`], which stores pending sign-ins in a PostgreSQL database.
@@ -157,6 +158,7 @@
 //! - `cli`: the program `openid-deferred`, with which operators look into a store; brings `sqlite` and `postgres`.
 //! - `testing`: the module [`testing`], with an OP and a clock for tests, and `store::contract`, the tests for stores.
 #![cfg_attr(not(feature = "testing"), doc = "", doc = "[`testing`]: https://docs.rs/openid-deferred")]
+#![cfg_attr(not(feature = "axum"), doc = "", doc = "[`axum`]: https://docs.rs/openid-deferred")]
 #![cfg_attr(feature = "sqlite", doc = "", doc = "[`SqliteStore`]: store::SqliteStore")]
 #![cfg_attr(feature = "postgres", doc = "", doc = "[`PostgresStore`]: store::PostgresStore")]
 #![cfg_attr(not(feature = "sqlite"), doc = "", doc = "[`SqliteStore`]: https://docs.rs/openid-deferred")]
@@ -169,6 +171,9 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)
 )]
 
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub mod axum;
 pub mod ciba;
 pub mod claims;
 mod client;

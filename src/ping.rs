@@ -29,6 +29,9 @@ use crate::secret::{Secret, constant_time_eq};
 mod body;
 
 #[cfg(feature = "axum")]
+pub(crate) use body::read as read_body;
+
+#[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub mod axum;
 

@@ -156,6 +156,8 @@ pub(super) struct Subkeys {
     issued_tokens: Zeroizing<[u8; LENGTH]>,
     process: Zeroizing<[u8; LENGTH]>,
     registration: Zeroizing<[u8; LENGTH]>,
+    #[cfg(feature = "axum")]
+    browser_sign_in: Zeroizing<[u8; LENGTH]>,
     /// Authenticates the bearer tokens of Ping Callbacks.
     pub(super) notification_token: Zeroizing<[u8; LENGTH]>,
     /// Makes hashes for lookups.
@@ -174,6 +176,8 @@ impl Subkeys {
             issued_tokens: derive(Purpose::IssuedTokens),
             process: derive(Purpose::Process),
             registration: derive(Purpose::Registration),
+            #[cfg(feature = "axum")]
+            browser_sign_in: derive(Purpose::BrowserSignIn),
             notification_token: Zeroizing::new(hmac_sha256(key, &[b"use notification token"])),
             fingerprint: Zeroizing::new(hmac_sha256(key, &[b"use fingerprint"])),
         }
@@ -188,6 +192,8 @@ impl Subkeys {
             Purpose::IssuedTokens => &self.issued_tokens,
             Purpose::Process => &self.process,
             Purpose::Registration => &self.registration,
+            #[cfg(feature = "axum")]
+            Purpose::BrowserSignIn => &self.browser_sign_in,
         }
     }
 }

@@ -9,7 +9,7 @@ use http_body::Body;
 
 /// Returns the whole body, or the status of the error: 413 if it is longer than `limit` or announces that, 400 if it is
 /// incomplete. The caller applies the timeout.
-pub(super) async fn read<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, StatusCode> {
+pub(crate) async fn read<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, StatusCode> {
     let most = u64::try_from(limit).unwrap_or(u64::MAX);
     if body.size_hint().lower() > most {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);

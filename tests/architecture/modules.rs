@@ -32,6 +32,7 @@ pub const MODULES: [(&str, &[&str]); 24] = [
     ("operations", &["jose", "client", "pending", "store"]),
     ("poller", &["client", "pending", "sealed", "keyring", "store", "operations"]),
     ("ping", &["client", "dialect", "keyring", "poller"]),
+    ("axum", &["client", "keyring", "sealed", "store", "poller", "ping"]),
     ("testing", &["transport"]),
     ("measured", &["jose", "id_token", "dpop"]),
     ("ciba", &["client"]),

@@ -1,0 +1,124 @@
+//! Sign-in routes for [axum](https://docs.rs/axum): login, callback, status, cancellation and pings.
+//!
+//! [`SignInRouter`] brings all routes over a [`Client`](crate::Client), a [`Poller`](crate::Poller) and
+//! [`SignInCookies`]. The application implements [`SignInHooks`]: what to do when a user is signed in, and which pages to
+//! show. This is a complete application:
+//!
+//! ```no_run
+//! use axum::response::{Html, IntoResponse, Response};
+//! use axum::{Router, routing::get};
+//! use openid_deferred::axum::{BrowserSignIns, SignInCookies, SignInHooks, SignInRouter, Visit};
+//! use openid_deferred::store::MemoryStore;
+//! use openid_deferred::{Authentication, Client, ClientAuthentication, Keyring, Outcome, Poller};
+//!
+//! struct Shop;
+//!
+//! impl SignInHooks for Shop {
+//!     /// The OP answered at once. Start a session of your own here.
+//!     async fn complete(&self, authentication: Authentication, _: &Visit) -> Response {
+//!         format!("Welcome, {}", authentication.claims().subject()).into_response()
+//!     }
+//! }
+//!
+//! async fn home(sign_ins: BrowserSignIns) -> Html<String> {
+//!     let waiting: String = sign_ins.ids().map(|id| format!("<li><a href='/sign-in/{id}'>Waiting</a>")).collect();
+//!     Html(format!("<form method=post action=/sign-in><button>Sign in</button></form><ul>{waiting}</ul>"))
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let client = Client::builder("https://op.example", "my-client")
+//!         .authentication(ClientAuthentication::client_secret_basic("the secret that the OP gave you"))
+//!         .redirect_uri("https://rp.example/callback")
+//!         .build()?;
+//!     let keyring = Keyring::ephemeral()?; // for production: a keyring of your own, and a store in a database
+//!     let poller = Poller::builder(MemoryStore::new(), keyring.clone()).client(client.clone()).start().await?;
+//!     let cookies = SignInCookies::new(keyring);
+//!     let sign_in = SignInRouter::new(client, poller.clone(), cookies.clone(), Shop).build()?;
+//!     let app = Router::new().route("/", get(home)).with_state(cookies).merge(sign_in);
+//!     let mut outcomes = poller.outcomes();
+//!     tokio::spawn(async move {
+//!         while let Some(delivery) = outcomes.next().await {
+//!             if let Outcome::Approved(user) = delivery.outcome() {
+//!                 println!("{} is {}", delivery.id(), user.claims().subject()); // store this for `finish`
+//!             }
+//!             let _ = delivery.acknowledge().await;
+//!         }
+//!     });
+//!     Ok(axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await?)
+//! }
+//! ```
+//!
+//! Serve it behind HTTPS. For development on this machine, use a redirect URI such as `http://127.0.0.1:8080/callback` and
+//! [`insecure_loopback`](SignInCookies::insecure_loopback).
+//!
+//! # The routes
+//!
+//! | route | what it does |
+//! |---|---|
+//! | `POST /sign-in` | starts a sign-in, and redirects to the OP; the form field `return_to` is a path of this application |
+//! | `GET` and `POST` of the redirect URI | takes the response of the OP, as a query or as `form_post` |
+//! | `GET /sign-in/{id}` | the status: as JSON, or for browsers as the [page](SignInHooks::page) |
+//! | `GET /sign-in/{id}/events` | the status after each change, as server-sent events |
+//! | `POST /sign-in/{id}/cancel` | cancels the sign-in |
+//! | `POST /sign-in/{id}/finish` | lets the application sign the user in, after an outcome |
+//! | the path of [`receives_pings_at`](SignInRouter::receives_pings_at) | takes pings of the OP |
+//!
+//! The JSON has the members of [`Status`](crate::poller::Status) and three more: `interaction_uri`, the link for the user
+//! if the OP needs something from them, `has_ended`, and `ending`, which [`SignInHooks::ending`] returns. Every event of
+//! the stream is a `status` with the same JSON, without `due_in_seconds`. The last one has `has_ended`. A stream lasts ten
+//! minutes at most; `EventSource` connects again by itself.
+//!
+//! # From the outcome to a signed-in user
+//!
+//! An outcome says who a person is, and not which browser they use. So [`Poller::outcomes`](crate::Poller::outcomes) signs
+//! nobody in: store each outcome under the identifier of its delivery, and then acknowledge it. When the user asks for it,
+//! in the browser that started the sign-in, `POST /sign-in/{id}/finish` calls [`SignInHooks::finish`], which looks the
+//! outcome up and starts a session.
+//!
+//! # What the routes protect
+//!
+//! - **The response of the OP** is taken only from the browser that started the sign-in, and once
+//!   ([`SignInCookies::start`]). Reloading the callback leads to the sign-in that it started.
+//! - **A sign-in** is shown, cancelled and finished only in the browser that started it ([`BrowserSignIns`]). To other
+//!   browsers it does not exist.
+//! - **Forms of other sites** are refused ([`check_same_origin`]).
+//! - **Redirects** lead to the OP, or to a path of this application ([`checked_return_path`]).
+//! - **Everything is bounded**: bodies, cookies, sign-ins of a browser, and event streams ([limits]).
+//!
+//! They do not protect the rest of the application. Add `Content-Security-Policy`, `Strict-Transport-Security` and
+//! limits for the number of requests yourself. If the policy has `form-action`, allow the origin of the OP's authorization
+//! endpoint, because the form leads there. Give the browser a new session token when a user is signed in.
+//!
+//! # The parts alone
+//!
+//! [`SignInCookies`] makes and reads the cookies, [`BrowserSignIns`] is an extractor, [`Changes`] waits for changes of a
+//! sign-in, and [`check_same_origin`] and [`checked_return_path`] are functions. [`ProblemDetails`] and [`ping::axum`] are
+//! used by the routes too, and can be used without them.
+//!
+//! [limits]: https://github.com/openid-deferred/openid-deferred/blob/main/docs/limits.md
+//! [`ping::axum`]: crate::ping::axum
+//! [`ProblemDetails`]: crate::error::ProblemDetails
+
+mod body;
+mod changes;
+mod cookies;
+mod extractor;
+mod hooks;
+mod pages;
+mod problem;
+mod return_path;
+mod router;
+mod same_origin;
+mod sign_ins;
+mod status;
+mod visit;
+
+pub use changes::Changes;
+pub use cookies::SignInCookies;
+pub use hooks::SignInHooks;
+pub use return_path::checked_return_path;
+pub use router::SignInRouter;
+pub use same_origin::check_same_origin;
+pub use sign_ins::BrowserSignIns;
+pub use visit::Visit;

@@ -1,0 +1,36 @@
+//! Problems as responses, and as a page for users.
+
+use ::axum::body::Body;
+use ::axum::response::{IntoResponse, Response};
+use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+
+use crate::error::ProblemDetails;
+
+/// Nothing is loaded, and nothing runs.
+const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
+
+impl IntoResponse for ProblemDetails {
+    fn into_response(self) -> Response {
+        self.to_response().map(Body::from)
+    }
+}
+
+/// A small page for browsers, and JSON for everything else.
+pub(super) fn page(problem: ProblemDetails, headers: &HeaderMap) -> Response {
+    let accepted = headers.get(ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
+    let mut response = problem.into_response();
+    if !accepted.contains("text/html") {
+        return response;
+    }
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
+    // The texts are constants without markup.
+    let (title, detail) = (problem.title(), problem.detail());
+    *response.body_mut() = Body::from(format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>{title}</title><h1>{title}</h1><p>{detail}</p><p><a \
+         href=\"/\">To the start page</a></p></html>\n"
+    ));
+    response
+}

@@ -1,0 +1,334 @@
+//! The routes, and what they are made of.
+
+use std::sync::Arc;
+
+use ::axum::Router;
+use ::axum::extract::{Path, Request, State};
+use ::axum::response::{IntoResponse as _, Response};
+use ::axum::routing::{any, get, post};
+use http::header::{ACCEPT, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio::sync::Semaphore;
+use url::{Host, Url};
+
+use super::body::{field, read_form};
+use super::changes::Changes;
+use super::cookies::SignInCookies;
+use super::hooks::SignInHooks;
+use super::pages;
+use super::return_path::checked_return_path;
+use super::same_origin::check_same_origin;
+use super::status;
+use super::visit::{Visit, redirect};
+use crate::client::Client;
+use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse, ProblemDetails, ProblemType, SessionProblem};
+use crate::ping::{self, Receiver};
+use crate::poller::{Poller, SignIn};
+use crate::store::ProcessId;
+
+/// The prefix of the routes, unless the application sets another one.
+const PREFIX: &str = "/sign-in";
+
+/// The most event streams of one router at the same time.
+const MOST_STREAMS: usize = 1_000;
+
+/// The routes of sign-ins through one client. [`build`](Self::build) returns a [`Router`] to
+/// [merge](Router::merge) into that of the application. The [module](super) lists the routes and what they protect.
+///
+/// For several OPs build one router for each client, with redirect URIs and [prefixes](Self::prefix) of their own and the
+/// same [`SignInCookies`].
+pub struct SignInRouter<H> {
+    client: Client,
+    poller: Poller,
+    cookies: SignInCookies,
+    hooks: H,
+    prefix: String,
+    pings: Option<(String, Receiver)>,
+}
+
+impl<H: SignInHooks> SignInRouter<H> {
+    /// Routes for users who sign in with `client`, which the `poller` must have too.
+    pub fn new(client: Client, poller: Poller, cookies: SignInCookies, hooks: H) -> Self {
+        Self { client, poller, cookies, hooks, prefix: PREFIX.to_owned(), pings: None }
+    }
+
+    /// Sets where the routes begin. The default is `/sign-in`. The callback is always at the path of the client's
+    /// redirect URI.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Adds the route for pings of the OP at `path`, which takes a [`Poller`] or another [`Receiver`]. It is
+    /// [`ping::axum::route`](crate::ping::axum::route).
+    pub fn receives_pings_at(mut self, path: impl Into<String>, receiver: impl Into<Receiver>) -> Self {
+        self.pings = Some((path.into(), receiver.into()));
+        self
+    }
+
+    /// Makes the routes. [Merge](Router::merge) them, and do not nest them, because their paths are absolute.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) if
+    ///
+    /// - the client has no redirect URI, or one that is neither `https:` nor, after
+    ///   [`insecure_loopback`](SignInCookies::insecure_loopback), `http:` with a loopback address;
+    /// - a path is not absolute, has characters besides letters, digits and `-._~/`, ends with `/`, or appears twice.
+    pub fn build<S: Clone + Send + Sync + 'static>(self) -> Result<Router<S>, Error> {
+        let (origin, callback) = self.place()?;
+        let paths = [Some(&callback), Some(&self.prefix), self.pings.as_ref().map(|(path, _)| path)];
+        let paths: Vec<_> = paths.into_iter().flatten().collect();
+        let is_repeated = |path: &&String| paths.iter().filter(|other| *other == path).count() > 1;
+        if !paths.iter().all(|path| is_path(path)) || paths.iter().any(is_repeated) || self.prefix == "/" {
+            let problem = "the prefix, the path of the redirect URI and that of pings must be different absolute paths";
+            return Err(setting("prefix", problem));
+        }
+        let Self { client, poller, cookies, hooks, prefix, pings } = self;
+        let streams = Arc::new(Semaphore::new(MOST_STREAMS));
+        let of = |path: &str| format!("{prefix}/{{id}}{path}");
+        let mut router = Router::new()
+            .route(&prefix, post(login::<H>))
+            .route(&of(""), get(show::<H>))
+            .route(&of("/events"), get(events::<H>))
+            .route(&of("/cancel"), post(cancel::<H>))
+            .route(&of("/finish"), post(finish::<H>))
+            .route(&callback, any(take_response::<H>));
+        if let Some((path, receiver)) = pings {
+            router = router.route(&path, ping::axum::route(receiver));
+        }
+        let hooks = Arc::new(hooks);
+        Ok(router.with_state(Arc::new(App { client, poller, cookies, hooks, prefix, origin, streams })))
+    }
+
+    /// The origin of the application, and the path of its callback.
+    fn place(&self) -> Result<(String, String), Error> {
+        let url = self.client.redirect_uri().and_then(|uri| Url::parse(uri).ok());
+        let url = url.ok_or_else(|| setting("redirect_uri", "set the registered one on the client"))?;
+        let is_loopback = match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        match (self.cookies.is_insecure(), url.scheme()) {
+            (false, "https") => {}
+            (true, "http") if is_loopback => {}
+            (false, _) => {
+                let problem =
+                    "the routes need HTTPS; for development on this machine, set `insecure_loopback()` on the cookies";
+                return Err(setting("redirect_uri", problem));
+            }
+            (true, _) => {
+                let problem = "it is only for a redirect URI with `http:` and a loopback address; remove it";
+                return Err(setting("insecure_loopback", problem));
+            }
+        }
+        Ok((url.origin().ascii_serialization(), url.path().to_owned()))
+    }
+}
+
+fn setting(setting: &'static str, problem: &'static str) -> Error {
+    ConfigurationProblem::Setting { setting, problem }.into()
+}
+
+/// Whether a router takes the path as it is. Otherwise it would panic.
+fn is_path(path: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    path.starts_with('/') && path.bytes().all(is_plain) && !path.contains("//") && (path == "/" || !path.ends_with('/'))
+}
+
+/// What every route has.
+struct App<H> {
+    client: Client,
+    poller: Poller,
+    cookies: SignInCookies,
+    hooks: Arc<H>,
+    prefix: String,
+    /// That of the application.
+    origin: String,
+    streams: Arc<Semaphore>,
+}
+
+type Shared<H> = State<Arc<App<H>>>;
+
+impl<H: SignInHooks> App<H> {
+    fn visit(&self, parts: Parts) -> Visit {
+        Visit { parts, form: String::new(), prefix: self.prefix.clone(), return_path: None, context: Vec::new() }
+    }
+
+    fn refuse(&self, problem: impl Into<ProblemDetails>, visit: &Visit) -> Response {
+        self.hooks.problem(problem.into(), None, visit)
+    }
+
+    fn fail(&self, error: &Error, visit: &Visit) -> Response {
+        self.hooks.problem(error.problem(), Some(error), visit)
+    }
+
+    /// A form of a page of this application. `Err` has the answer to any other request.
+    async fn form(&self, request: Request) -> Result<Visit, Response> {
+        let (parts, body) = request.into_parts();
+        let mut visit = self.visit(parts);
+        if let Err(problem) = check_same_origin(&visit.parts.headers, &self.origin) {
+            return Err(self.refuse(problem, &visit));
+        }
+        visit.form = read_form(body, self.poller.clock()).await.map_err(StatusCode::into_response)?;
+        visit.return_path = field(&visit.form, "return_to").as_deref().and_then(checked_return_path);
+        Ok(visit)
+    }
+
+    /// The sign-in with this identifier, if this browser started it. To other browsers it does not exist.
+    fn own(&self, id: &str, visit: &Visit) -> Option<ProcessId> {
+        id.parse().ok().filter(|id| self.cookies.sign_ins(&visit.parts.headers).contains(*id))
+    }
+
+    /// The redirect to the OP.
+    async fn start(&self, visit: &Visit) -> Result<Response, Response> {
+        let mut request = self.hooks.request(self.client.authorize(), visit).await?;
+        if let Some(path) = &visit.return_path {
+            request = request.session_data(path.as_str());
+        }
+        let (url, session) = request.start().await.map_err(|error| self.fail(&error, visit))?;
+        let cookie = self.cookies.start(&self.client, &session);
+        let cookies = cookie.and_then(|cookie| {
+            let mut cookies = self.cookies.make_room(&visit.parts.headers)?;
+            cookies.push(cookie);
+            Ok(cookies)
+        });
+        Ok(with_cookies(redirect(url.as_str()), cookies.map_err(|error| self.fail(&error, visit))?))
+    }
+
+    /// Takes the response of the OP. `response` is the path with the parameters.
+    async fn take(&self, response: &str, mut visit: Visit) -> Response {
+        let headers = visit.parts.headers.clone();
+        let missing = || Error::from(SessionProblem::Missing);
+        let Some(name) = self.client.cookie_name_for(response) else { return self.fail(&missing(), &visit) };
+        let session = match self.cookies.session(&headers, &name) {
+            Ok(session) => session,
+            Err(error) => {
+                // A callback that is reloaded after its first answer.
+                return match self.cookies.sign_in_of(&headers, &name) {
+                    Some(id) if error.kind() == missing().kind() => self.hooks.waiting(id, &visit).await,
+                    _ => with_cookies(self.fail(&error, &visit), self.cookies.end(&name).ok()),
+                };
+            }
+        };
+        visit.return_path = std::str::from_utf8(session.data()).ok().and_then(checked_return_path);
+        visit.context = session.context().to_vec();
+        let (id, answer) = match self.poller.authorization_response(response, session).await {
+            Ok(SignIn::Complete(authentication)) => (None, self.hooks.complete(authentication, &visit).await),
+            Ok(SignIn::Deferred(id) | SignIn::Ended(id)) => (Some(id), self.hooks.waiting(id, &visit).await),
+            Err(error) => {
+                let answer = self.fail(&error, &visit);
+                let deleted = self.cookies.end(&name).ok().filter(|_| !error.keeps_session());
+                return with_cookies(answer, deleted);
+            }
+        };
+        let remembered = id.map(|id| self.cookies.remember(&headers, id, &name)).transpose();
+        match remembered {
+            Ok(remembered) => {
+                let answer = with_cookies(answer, remembered.unwrap_or_default());
+                with_cookies(answer, self.cookies.end(&name).ok())
+            }
+            // The session stays. When the page is reloaded, the poller names the same sign-in.
+            Err(error) => self.fail(&error, &visit),
+        }
+    }
+}
+
+async fn login<H: SignInHooks>(State(app): Shared<H>, request: Request) -> Response {
+    match app.form(request).await {
+        Ok(visit) => app.start(&visit).await.unwrap_or_else(|answer| answer),
+        Err(answer) => answer,
+    }
+}
+
+/// The callback. It is a request from another site, so only the cookie with the session protects it.
+async fn take_response<H: SignInHooks>(State(app): Shared<H>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let response = match parts.method {
+        Method::GET => Ok(format!("{path}?{}", parts.uri.query().unwrap_or_default())),
+        Method::POST => read_form(body, app.poller.clock()).await.map(|form| format!("{path}?{form}")),
+        _ => Err(StatusCode::METHOD_NOT_ALLOWED),
+    };
+    match response {
+        Ok(response) => app.take(&response, app.visit(parts)).await,
+        Err(status) => status.into_response(),
+    }
+}
+
+async fn show<H: SignInHooks>(State(app): Shared<H>, Path(id): Path<String>, request: Request) -> Response {
+    let visit = app.visit(request.into_parts().0);
+    let Some(id) = app.own(&id, &visit) else { return app.refuse(ProblemType::NotFound, &visit) };
+    match app.poller.status(id).await {
+        Ok(status) if accepts_html(&visit.parts.headers) => app.hooks.page(id, status, &visit).await,
+        Ok(status) => {
+            let body = status::json_of(&*app.hooks, id, status.as_ref()).await;
+            pages::private("application/json", body.to_string())
+        }
+        Err(error) => app.fail(&error, &visit),
+    }
+}
+
+async fn events<H: SignInHooks>(State(app): Shared<H>, Path(id): Path<String>, request: Request) -> Response {
+    let visit = app.visit(request.into_parts().0);
+    let Some(id) = app.own(&id, &visit) else { return app.refuse(ProblemType::NotFound, &visit) };
+    if visit.parts.headers.get("last-event-id").is_some_and(|last| last == status::LAST) {
+        return status::nothing_more();
+    }
+    match app.streams.clone().try_acquire_owned() {
+        Ok(permit) => status::events(app.hooks.clone(), Changes::of(&app.poller, id), id, permit),
+        Err(_) => app.refuse(ProblemType::Busy, &visit),
+    }
+}
+
+async fn cancel<H: SignInHooks>(State(app): Shared<H>, Path(id): Path<String>, request: Request) -> Response {
+    let visit = match app.form(request).await {
+        Ok(visit) => visit,
+        Err(answer) => return answer,
+    };
+    let Some(id) = app.own(&id, &visit) else { return app.refuse(ProblemType::NotFound, &visit) };
+    match app.poller.cancel(id).await {
+        Ok(_) => app.hooks.waiting(id, &visit).await,
+        Err(error) if error.kind() == &ErrorKind::Misuse(Misuse::UnknownProcess) => {
+            app.refuse(ProblemType::NotFound, &visit)
+        }
+        Err(error) => app.fail(&error, &visit),
+    }
+}
+
+async fn finish<H: SignInHooks>(State(app): Shared<H>, Path(id): Path<String>, request: Request) -> Response {
+    let visit = match app.form(request).await {
+        Ok(visit) => visit,
+        Err(answer) => return answer,
+    };
+    let Some(id) = app.own(&id, &visit) else { return app.refuse(ProblemType::NotFound, &visit) };
+    let answer = app.hooks.finish(id, &visit).await;
+    let is_done = answer.status().as_u16() < 400;
+    let forgotten = app.cookies.forget(&visit.parts.headers, id).ok().flatten();
+    with_cookies(answer, forgotten.filter(|_| is_done))
+}
+
+fn accepts_html(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).and_then(|accepted| accepted.to_str().ok()).is_some_and(|types| types.contains("text/html"))
+}
+
+/// Adds cookies after those of the application.
+fn with_cookies(mut response: Response, cookies: impl IntoIterator<Item = HeaderValue>) -> Response {
+    for cookie in cookies {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+impl<H> std::fmt::Debug for SignInRouter<H> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("SignInRouter")
+            .field("client", &self.client)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
