@@ -11,8 +11,9 @@
 //! web_app run --listen 127.0.0.1:8080 …     # the application
 //! ```
 //!
-//! The code that an application team would write is in `app.rs` (the handlers), `browser.rs` (cookies), `ledger.rs`
-//! (its own tables), `ending.rs` (outcomes), `live.rs` (pages that update automatically), `guard.rs` and `pages.rs`.
+//! The code that an application team would write is in `app.rs` (what it does in the routes of a sign-in, and its own
+//! routes), `session.rs` (who is signed in), `ledger.rs` (its own tables), `ending.rs` (outcomes), `guard.rs` (headers) and
+//! `pages.rs`. `openid_deferred::axum` does the rest.
 //! Files that begin with `op` belong to the OP.
 
 use std::process::ExitCode;
@@ -21,13 +22,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use openid_deferred::Poller;
+use openid_deferred::axum::SignInCookies;
 use openid_deferred::store::SqliteStore;
 use tokio::net::TcpListener;
 
 #[path = "web_app/app.rs"]
 mod app;
-#[path = "web_app/browser.rs"]
-mod browser;
 #[path = "web_app/demo.rs"]
 mod demo;
 #[path = "web_app/ending.rs"]
@@ -36,8 +36,6 @@ mod ending;
 mod guard;
 #[path = "web_app/ledger.rs"]
 mod ledger;
-#[path = "web_app/live.rs"]
-mod live;
 #[path = "web_app/op.rs"]
 mod op;
 #[path = "web_app/op_desk.rs"]
@@ -48,6 +46,8 @@ mod op_pages;
 mod op_user;
 #[path = "web_app/pages.rs"]
 mod pages;
+#[path = "web_app/session.rs"]
+mod session;
 #[path = "web_app/settings.rs"]
 mod settings;
 #[path = "web_app/shell.rs"]
@@ -84,8 +84,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     // 3. Serve pages and store outcomes until the program is told to stop.
     let listener = TcpListener::bind(settings.listen).await;
     let listener = listener.with_context(|| format!("cannot listen at {}", settings.listen))?;
-    let app = App { client, poller: poller.clone(), keyring, ledger: ledger.clone() };
-    let router = app.router(settings.pings);
+    // The demonstration has no HTTPS. Omit `insecure_loopback` everywhere else.
+    let cookies = SignInCookies::new(keyring).insecure_loopback();
+    let app = App { client, poller: poller.clone(), cookies, ledger: ledger.clone() };
+    let router = app.router(settings.pings)?;
     eprintln!("The application {} is ready at http://{}", std::process::id(), settings.listen);
     let until_stopped = async {
         let served = tokio::select! {

@@ -1,6 +1,6 @@
 //! How the application handles outcomes.
 
-use openid_deferred::{Authentication, Claims, Delivery, Outcome, Poller};
+use openid_deferred::{Claims, Delivery, Outcome, Poller};
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
@@ -11,13 +11,11 @@ use super::ledger::Ledger;
 pub enum Ending {
     /// The OP verified the user's identity.
     Approved(Person),
-    /// The user declined while the browser was at the OP.
-    Declined,
     /// The OP refused later.
     Denied { reason: Option<String> },
     /// The OP did not decide in time.
     Expired,
-    /// The OP gave up, or the sign-in never began. This says nothing about the user.
+    /// The OP gave up. This says nothing about the user.
     Failed,
     /// The OP's answer is not valid.
     Invalid,
@@ -56,22 +54,14 @@ impl From<&Claims> for Person {
     }
 }
 
-impl From<&Authentication> for Ending {
-    /// Drops the tokens, because this application calls no API with them. Otherwise it would keep
-    /// `authentication.seal(&keyring)`.
-    fn from(authentication: &Authentication) -> Self {
-        match authentication.is_after_cancellation() {
-            // The OP approved before it received the cancellation. The user's decision counts.
-            true => Self::Cancelled,
-            false => Self::Approved(authentication.claims().into()),
-        }
-    }
-}
-
 impl From<&Outcome> for Ending {
     fn from(outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Approved(authentication) => authentication.into(),
+            // The OP approved before it received the cancellation. The user's decision counts.
+            Outcome::Approved(authentication) if authentication.is_after_cancellation() => Self::Cancelled,
+            // Drops the tokens, because this application calls no API with them. Otherwise it would keep
+            // `authentication.seal(&keyring)`.
+            Outcome::Approved(authentication) => Self::Approved(authentication.claims().into()),
             Outcome::Denied(denial) => Self::Denied { reason: denial.description().map(str::to_owned) },
             Outcome::Expired(_) => Self::Expired,
             Outcome::Failed(response) => {
@@ -112,8 +102,8 @@ pub async fn take(poller: &Poller, ledger: &Ledger) -> anyhow::Result<()> {
 }
 
 async fn settle(delivery: &Delivery, ledger: &Ledger) -> anyhow::Result<()> {
-    let booking = std::str::from_utf8(delivery.context())?;
-    ledger.end(booking, delivery.outcome().into()).await?;
+    let boat = String::from_utf8_lossy(delivery.context()).into_owned();
+    ledger.end(delivery.id(), boat, delivery.outcome().into()).await?;
     delivery.acknowledge().await?;
     Ok(())
 }

@@ -52,6 +52,15 @@ if (live) {
   source.onopen = () => { offline.hidden = true; };
   source.onerror = () => { offline.hidden = false; };
   source.onmessage = (event) => show(JSON.parse(event.data));
+  // The routes of a sign-in say that it has changed. Its page shows how.
+  source.addEventListener("status", async (event) => {
+    if (JSON.parse(event.data).has_ended) {
+      source.close();
+    }
+    const page = await fetch(location.href, { headers: { accept: "text/html" } });
+    const parsed = new DOMParser().parseFromString(await page.text(), "text/html");
+    show(parsed.getElementById("live").innerHTML);
+  });
   source.addEventListener("last", (event) => {
     source.close();
     show(JSON.parse(event.data));

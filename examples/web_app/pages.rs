@@ -1,12 +1,13 @@
 //! The application's pages.
 
 use maud::{Markup, html};
+use openid_deferred::error::ProblemDetails;
 use openid_deferred::poller::Status;
 use openid_deferred::{Claims, Secret};
 
+use super::app::Stage;
 use super::ending::{Ending, Person};
 use super::ledger::Booking;
-use super::live::{Stage, View};
 use super::shell::{self, Brand, Page};
 
 const BRAND: Brand = Brand { name: "Fairwater Boats", home: "/", class: "fairwater" };
@@ -60,26 +61,26 @@ pub fn home(person: Option<&Person>, bookings: &[Booking], op: Option<String>) -
 }
 
 /// The page of one booking.
-pub fn booking(person: Option<&Person>, view: &View) -> Page {
-    let source = format!("/booking/{}/live", view.booking.id);
-    framed(heading(&view.stage).0, person, shell::live(&source, self::view(view)), None)
+pub fn booking(person: Option<&Person>, booking: &Booking, stage: &Stage) -> Page {
+    let source = format!("/book/{}/events", booking.id);
+    framed(heading(stage).0, person, shell::live(&source, view(booking, stage)), None)
 }
 
 /// The part of the page that changes.
-pub fn view(view: &View) -> Markup {
-    let (title, kind) = heading(&view.stage);
-    let id = &view.booking.id;
+fn view(booking: &Booking, stage: &Stage) -> Markup {
+    let (title, kind) = heading(stage);
+    let id = booking.id;
     html! {
         article.card.status.(kind) #booking data-title={ (title) " – " (BRAND.name) } {
-            (steps(&view.stage))
+            (steps(stage))
             div.headline {
                 span.sign aria-hidden="true" {}
                 div data-announce data-part="headline" {
                     h1 #headline tabindex="-1" { (title) }
-                    (explanation(&view.stage))
+                    (explanation(stage))
                 }
             }
-            @match &view.stage {
+            @match stage {
                 Stage::Waiting(status) => {
                     div data-part="interaction" {
                         @if let Some(uri) = interaction(status) {
@@ -93,28 +94,28 @@ pub fn view(view: &View) -> Markup {
                         @if let Some(token) = status.interim().verified() { (unverified(token.claims())) }
                     }
                     @if !status.is_cancelled() {
-                        form method="post" action={ "/booking/" (id) "/cancel" } {
+                        form method="post" action={ "/book/" (id) "/cancel" } {
                             button #cancel type="submit" { "I no longer want this" }
                         }
                     }
                 }
                 Stage::Ended(Ending::Approved(person)) => {
                     (verified(person))
-                    form method="post" action={ "/booking/" (id) "/enter" } {
+                    form method="post" action={ "/book/" (id) "/finish" } {
                         button.primary #enter type="submit" { "Continue as " (person.called()) }
                     }
                 }
                 Stage::Ended(_) => a.button.primary #again href="/" { "Start again" },
-                Stage::Away | Stage::Arriving => {}
+                Stage::Arriving => {}
             }
-            p.quiet { "Booking of the " strong { (view.booking.boat) } ". You may close this page. The booking is under "
+            p.quiet { "Booking of the " strong { (booking.boat) } ". You may close this page. The booking is under "
                 a href="/" { "your bookings" } " in this browser." }
         }
     }
 }
 
 /// The page of the signed-in user.
-pub fn account(person: &Person, bookings: &[Booking]) -> Page {
+pub fn account(person: &Person) -> Page {
     let body = html! {
         section.hero { h1 { "Welcome aboard, " (person.called()) } p.lead { "The keys are waiting at the pier." } }
         article.card {
@@ -122,19 +123,19 @@ pub fn account(person: &Person, bookings: &[Booking]) -> Page {
             (verified(person))
             form method="post" action="/sign-out" { button type="submit" { "Sign out" } }
         }
-        (list("Your bookings", bookings))
     };
     framed("Your account", Some(person), body, None)
 }
 
-pub fn problem(title: &str, text: &str) -> Page {
+pub fn problem(problem: ProblemDetails) -> Page {
+    let (title, text) = (problem.title(), problem.detail());
     let body = html! {
         article.card.status.bad {
             div.headline { span.sign aria-hidden="true" {} div { h1 { (title) } p { (text) } } }
             a.button.primary href="/" { "To the start page" }
         }
     };
-    framed(title, None, body, None)
+    Page { status: problem.status(), ..framed(title, None, body, None) }
 }
 
 fn framed(title: &str, person: Option<&Person>, body: Markup, form_to: Option<String>) -> Page {
@@ -157,14 +158,12 @@ fn interaction(status: &Status) -> Option<&Secret> {
 /// The headline of a stage, and the class for its colour.
 fn heading(stage: &Stage) -> (&'static str, &'static str) {
     match stage {
-        Stage::Away => ("You have not come back from your provider yet", "calm"),
         Stage::Waiting(status) if status.is_cancelled() => ("The check is being cancelled", "calm"),
         Stage::Waiting(status) if interaction(status).is_some() => ("Your provider needs something from you", "busy"),
         Stage::Waiting(_) => ("Your provider is checking who you are", "busy"),
         Stage::Arriving => ("Your provider has answered", "busy"),
         Stage::Ended(ending) => match ending {
             Ending::Approved(_) => ("Your identity is verified", "good"),
-            Ending::Declined => ("You stopped at your provider", "calm"),
             Ending::Denied { .. } => ("Your provider could not confirm who you are", "bad"),
             Ending::Expired => ("Time ran out", "bad"),
             Ending::Failed => ("The check failed", "bad"),
@@ -179,7 +178,6 @@ fn heading(stage: &Stage) -> (&'static str, &'static str) {
 fn explanation(stage: &Stage) -> Markup {
     let plain = |text: &str| html! { p { (text) } };
     match stage {
-        Stage::Away => plain("Finish there, or start again. This page updates itself when you are back."),
         Stage::Waiting(status) => html! {
             @if status.is_cancelled() {
                 p { "Your provider is being informed. You need not do anything." }
@@ -195,7 +193,6 @@ fn explanation(stage: &Stage) -> Markup {
         Stage::Arriving => plain("We are checking the answer. This takes a moment."),
         Stage::Ended(ending) => match ending {
             Ending::Approved(person) => html! { p { "You are " strong { (person.called()) } ". The boat is yours." } },
-            Ending::Declined => plain("Nothing was sent to us. Start again whenever you like."),
             Ending::Denied { reason } => html! {
                 p { "No boat is booked. If you think that this is a mistake, ask your provider, and then start again." }
                 @if let Some(reason) = reason {
@@ -204,7 +201,7 @@ fn explanation(stage: &Stage) -> Markup {
             },
             Ending::Expired => plain("Your provider did not decide in time. That says nothing about you. Start again."),
             Ending::Failed => {
-                plain("Your provider ended the check, or it never began. That says nothing about you. Start again.")
+                plain("Your provider ended the check. That says nothing about you. Start again.")
             }
             Ending::Invalid => plain(
                 "An answer came, but it did not stand up to our checks, so we did not use it. We have made a note of \
@@ -221,7 +218,6 @@ fn explanation(stage: &Stage) -> Markup {
 
 fn steps(stage: &Stage) -> Markup {
     let now = match stage {
-        Stage::Away => 0,
         Stage::Waiting(_) => 1,
         Stage::Arriving | Stage::Ended(_) => 2,
     };
@@ -278,7 +274,7 @@ fn list(title: &str, bookings: &[Booking]) -> Markup {
                 ul.list {
                     @for booking in bookings {
                         @let (word, class) = word(booking);
-                        li { a href={ "/booking/" (booking.id) } { (booking.boat) } span.badge.(class) { (word) } }
+                        li { a href={ "/book/" (booking.id) } { (booking.boat) } span.badge.(class) { (word) } }
                     }
                 }
             }
@@ -288,11 +284,10 @@ fn list(title: &str, bookings: &[Booking]) -> Markup {
 
 fn word(booking: &Booking) -> (&'static str, &'static str) {
     match &booking.ending {
-        None if booking.process.is_none() => ("at your provider", "calm"),
         None => ("being checked", "busy"),
         Some(Ending::Approved(_)) => ("verified", "good"),
         Some(Ending::Denied { .. }) => ("refused", "bad"),
-        Some(Ending::Declined | Ending::Cancelled) => ("called off", "calm"),
+        Some(Ending::Cancelled) => ("called off", "calm"),
         Some(Ending::Expired) => ("expired", "bad"),
         Some(Ending::Failed | Ending::Invalid | Ending::Unknown) => ("start again", "bad"),
     }

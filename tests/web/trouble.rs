@@ -26,7 +26,7 @@ async fn a_return_that_is_opened_in_another_browser_is_refused_and_costs_nothing
     assert!(back.contains("deferred_code="), "{back}");
 
     other.goto(&back).await;
-    other.sees("h1", "This sign-in was started in another browser").await;
+    other.sees("h1", "This sign-in was not started in this browser").await;
     // The attempt did not spend the code.
     user.goto(&back).await;
     user.sees("h1", "Your provider is checking who you are").await;
@@ -42,7 +42,7 @@ async fn a_user_who_declines_at_the_op_is_told_that_nothing_was_sent() {
     let user = world.user().await;
     world.begin(&user, "Puffin").await;
     user.submit("#decline").await;
-    user.sees("h1", "You stopped at your provider").await;
+    user.sees("h1", "The sign-in was declined").await;
 }
 
 #[tokio::test]
