@@ -77,7 +77,8 @@ impl Ledger {
 
     /// The verified person of a booking, once.
     pub async fn enter(&self, id: ProcessId) -> anyhow::Result<Option<Person>> {
-        let update = "UPDATE bookings SET is_used = 1 WHERE process = ?1 AND is_used = 0 AND is_final = 1 RETURNING ending";
+        let update =
+            "UPDATE bookings SET is_used = 1 WHERE process = ?1 AND is_used = 0 AND is_final = 1 RETURNING ending";
         let ending = |row: &Row<'_>| json::<Ending>(row, 0);
         let ending = self.run(move |connection| connection.query_row(update, [id.to_string()], ending).optional());
         Ok(match ending.await?.flatten() {

@@ -200,9 +200,7 @@ fn explanation(stage: &Stage) -> Markup {
                 }
             },
             Ending::Expired => plain("Your provider did not decide in time. That says nothing about you. Start again."),
-            Ending::Failed => {
-                plain("Your provider ended the check. That says nothing about you. Start again.")
-            }
+            Ending::Failed => plain("Your provider ended the check. That says nothing about you. Start again."),
             Ending::Invalid => plain(
                 "An answer came, but it did not stand up to our checks, so we did not use it. We have made a note of \
                  it. Start again, and call us if it happens twice.",

@@ -13,7 +13,7 @@ pub const FRONT_PAGES: [&str; 7] =
     ["ciba", "claims", "compatibility", "encryption", "identity_assurance", "registration", "tokens"];
 
 /// The modules above the base, the lowest first, each with the modules that it may import besides the base.
-pub const MODULES: [(&str, &[&str]); 24] = [
+pub const MODULES: [(&str, &[&str]); 25] = [
     ("jose", &[]),
     ("id_token", &["jose"]),
     ("dpop", &["jose"]),
