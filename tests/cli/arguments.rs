@@ -20,6 +20,24 @@ fn without_a_store_the_program_says_how_to_name_one() {
     assert!(Tool::new(&["cancel", "nonsense"]).store("sqlite:x").run().failed(2).contains("nonsense"));
 }
 
+/// One in 64 identifiers begins with a hyphen.
+#[test]
+fn an_identifier_may_begin_with_a_hyphen() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("pending.db").display());
+    Tool::new(&["migrate"]).store(&store).run();
+    for arguments in [
+        &["show", "-AAAAAAAAAAAAAAAAAAAAA"][..],
+        &["show", "--json", "-AAAAAAAAAAAAAAAAAAAAA"],
+        &["show", "-AAAAAAAAAAAAAAAAAAAAA", "--json"],
+        &["show", "--", "-hAAAAAAAAAAAAAAAAAAAA"],
+    ] {
+        let run = Tool::new(arguments).store(&store).run();
+        let text = run.failed(1);
+        assert!(text.contains("no sign-in"), "{arguments:?}: {text}");
+    }
+}
+
 #[test]
 fn a_store_that_cannot_be_parsed_is_not_printed() {
     for store in ["postgre://user:hunter2@db/app", "hunter2", "sqlite:"] {

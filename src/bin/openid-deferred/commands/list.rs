@@ -128,7 +128,7 @@ async fn find(opened: &Opened, keyring: Keyring, reference: &str, filter: Filter
 }
 
 fn text(page: &SignIns, now: SystemTime) -> String {
-    let headings = ["ID", "STATE", "WAITS FOR", "STUCK", "AGE", "DUE", "ATTEMPTS", "LAST TROUBLE"];
+    let headings = ["ID", "CLIENT", "STATE", "WAITS FOR", "STUCK", "AGE", "DUE", "ATTEMPTS", "LAST TROUBLE"];
     let mut rows = vec![headings.map(str::to_owned).to_vec()];
     rows.extend(page.sign_ins.iter().map(|sign_in| row(sign_in, now)));
     let table = match page.sign_ins.is_empty() {
@@ -145,6 +145,7 @@ fn row(sign_in: &Overview, now: SystemTime) -> Vec<String> {
     let age = sign_in.started_at.map(|at| now.duration_since(at).unwrap_or_default());
     vec![
         sign_in.id.to_string(),
+        sign_in.client.0.to_string(),
         word(&sign_in.state),
         word(&sign_in.waits_for),
         sign_in.stuck.as_ref().map_or("-".to_owned(), word),

@@ -17,6 +17,7 @@ use crate::output::{Output, rough, table, word};
 #[derive(Args)]
 pub(crate) struct One {
     /// The identifier of the sign-in, as the logs (field `process`) and `list` show it.
+    #[arg(allow_hyphen_values = true)]
     id: ProcessId,
 }
 
