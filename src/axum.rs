@@ -5,18 +5,30 @@
 //! show. This is a complete application:
 //!
 //! ```no_run
+//! use std::{collections::HashMap, sync::Arc, sync::Mutex};
+//!
 //! use axum::response::{Html, IntoResponse, Response};
 //! use axum::{Router, routing::get};
 //! use openid_deferred::axum::{BrowserSignIns, SignInCookies, SignInHooks, SignInRouter, Visit};
-//! use openid_deferred::store::MemoryStore;
+//! use openid_deferred::store::{MemoryStore, ProcessId};
 //! use openid_deferred::{Authentication, Client, ClientAuthentication, Keyring, Outcome, Poller};
 //!
-//! struct Shop;
+//! /// Who the OP has approved: in production, a table of the application.
+//! #[derive(Clone, Default)]
+//! struct Shop(Arc<Mutex<HashMap<ProcessId, String>>>);
 //!
 //! impl SignInHooks for Shop {
 //!     /// The OP answered at once. Start a session of your own here.
 //!     async fn complete(&self, authentication: Authentication, _: &Visit) -> Response {
 //!         format!("Welcome, {}", authentication.claims().subject()).into_response()
+//!     }
+//!
+//!     /// The user comes for the outcome. Start the session here too.
+//!     async fn finish(&self, id: ProcessId, _: &Visit) -> Response {
+//!         match self.0.lock().expect("no holder panics").remove(&id) {
+//!             Some(user) => format!("Welcome, {user}").into_response(),
+//!             None => "Your provider has not approved this sign-in.".into_response(),
+//!         }
 //!     }
 //! }
 //!
@@ -34,13 +46,15 @@
 //!     let keyring = Keyring::ephemeral()?; // for production: a keyring of your own, and a store in a database
 //!     let poller = Poller::builder(MemoryStore::new(), keyring.clone()).client(client.clone()).start().await?;
 //!     let cookies = SignInCookies::new(keyring);
-//!     let sign_in = SignInRouter::new(client, poller.clone(), cookies.clone(), Shop).build()?;
+//!     let shop = Shop::default();
+//!     let sign_in = SignInRouter::new(client, poller.clone(), cookies.clone(), shop.clone()).build()?;
 //!     let app = Router::new().route("/", get(home)).with_state(cookies).merge(sign_in);
 //!     let mut outcomes = poller.outcomes();
 //!     tokio::spawn(async move {
 //!         while let Some(delivery) = outcomes.next().await {
 //!             if let Outcome::Approved(user) = delivery.outcome() {
-//!                 println!("{} is {}", delivery.id(), user.claims().subject()); // store this for `finish`
+//!                 let subject = user.claims().subject().to_string();
+//!                 shop.0.lock().expect("no holder panics").insert(delivery.id(), subject);
 //!             }
 //!             let _ = delivery.acknowledge().await;
 //!         }

@@ -17,7 +17,7 @@ use crate::store::ProcessId;
 ///
 /// Methods that return a response may set cookies of the application in it. The routes add their own.
 pub trait SignInHooks: Send + Sync + 'static {
-    /// Finishes the request to the OP, when a user begins: scopes, claims, and the
+    /// Completes the authorization request when a user starts a sign-in: scopes, claims, and the
     /// [`context`](AuthorizationRequest::context) that comes back with the outcome, such as the key of the account or the
     /// order that the sign-in is for. [`Visit::field`] reads the form. The default requests `profile` and `email`. Do not
     /// use [`session_data`](AuthorizationRequest::session_data), in which the routes keep the path to return to.

@@ -73,8 +73,8 @@ impl<H: SignInHooks> SignInRouter<H> {
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) if
     ///
-    /// - the client has no redirect URI, or one that is neither `https:` nor, after
-    ///   [`insecure_loopback`](SignInCookies::insecure_loopback), `http:` with a loopback address;
+    /// - the client has no redirect URI, or one that is neither `https:` nor, with
+    ///   [`insecure_loopback`](SignInCookies::insecure_loopback), `http:` at a loopback address;
     /// - a path is not absolute, has characters besides letters, digits and `-._~/`, ends with `/`, or appears twice.
     pub fn build<S: Clone + Send + Sync + 'static>(self) -> Result<Router<S>, Error> {
         let (origin, callback) = self.place()?;
