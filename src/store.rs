@@ -64,7 +64,7 @@ pub use stored_row::{Imported, StoredRow};
 /// | outages and clocks | [`spread`](Self::spread), [`clamp_due_times`](Self::clamp_due_times) |
 /// | sealing keys | [`sealed_otherwise`](Self::sealed_otherwise), [`reseal`](Self::reseal), [`keys`](Self::keys) |
 /// | operators | [`stats`](Self::stats), [`list`](Self::list), [`bring_forward`](Self::bring_forward), [`requeue`](Self::requeue), [`erase`](Self::erase), [`scrub`](Self::scrub) |
-/// | moving house | [`export`](Self::export), [`import`](Self::import) |
+/// | moving to another database | [`export`](Self::export), [`import`](Self::import) |
 /// | waking replicas | [`changed`](Self::changed), [`look_every`](Self::look_every) |
 /// | what it is | [`is_ephemeral`](Self::is_ephemeral) |
 ///
