@@ -43,6 +43,11 @@ trait Bank: Sized {
     /// The user whom it knows.
     fn user(&self) -> &'static str;
 
+    /// The hint of the user with this number, of whom there are two hundred. An OP may have one user for all.
+    fn user_with(&self, _number: usize) -> String {
+        self.user().to_owned()
+    }
+
     /// Registers a client with these members.
     async fn counter(self, members: Value) -> Counter<Self::Phones>;
 
@@ -134,7 +139,11 @@ impl<P: Phones> Counter<P> {
     }
 
     fn ask<'a>(&self, client: &'a Client, message: &str) -> AuthenticationRequest<'a> {
-        let request = client.backchannel_authentication(UserHint::login_hint(self.user));
+        self.ask_for(client, self.user, message)
+    }
+
+    fn ask_for<'a>(&self, client: &'a Client, user: &str, message: &str) -> AuthenticationRequest<'a> {
+        let request = client.backchannel_authentication(UserHint::login_hint(user));
         request.scopes(["profile", "email"]).binding_message(message).context(message)
     }
 }
@@ -323,12 +332,14 @@ async fn a_program_that_is_killed_misses_nothing<B: Bank>() {
 async fn two_hundred_users_are_asked_at_once<B: Bank>() {
     let Some(bank) = B::open().await else { return };
     let door = Door::open(&bank.authority()).await;
+    let users: Vec<_> = (0..200).map(|number| bank.user_with(number)).collect();
     let counter = bank.counter(registered_with(&door)).await;
     let client = discovered(counter.builder().backchannel_token_delivery_mode(DeliveryMode::Ping)).await;
     let poller = poller(&client).await;
     let pings = door.serve(Receiver::new(poller.clone()));
     let messages: Vec<_> = (0..200).map(|number| format!("user-{number}")).collect();
-    let asked = messages.iter().map(|message| poller.request_authentication(counter.ask(&client, message)));
+    let requests = users.iter().zip(&messages).map(|(user, message)| counter.ask_for(&client, user, message));
+    let asked = requests.map(|request| poller.request_authentication(request));
     let mut waiting: BTreeSet<_> = futures_util::future::join_all(asked).await.into_iter().map(deferred).collect();
     assert_eq!(waiting.len(), 200);
     let answers: Vec<_> = messages.iter().enumerate().collect();

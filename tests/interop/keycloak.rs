@@ -43,6 +43,8 @@ const REALM: &str = "interop";
 const BRIEF_REALM: &str = "brief";
 pub(crate) const USER: &str = "user-1";
 const PASSWORD: &str = "the password of user-1";
+/// Users who are asked by CIBA.
+const OTHER_USERS: usize = 200;
 const SIGNING: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
 
 struct Running {
@@ -128,6 +130,8 @@ fn realm() -> Value {
         let config = json!({ "ecdhEllipticCurveKey": ["P-256"], "ecdhAlgorithm": [name] });
         keys.push(key(name, "ecdh-generated", config));
     }
+    let mut users = vec![user(USER, "jane@example.com")];
+    users.extend((0..OTHER_USERS).map(|number| user(&other_user(number), &format!("customer-{number}@example.com"))));
     json!({
         "realm": REALM,
         "enabled": true,
@@ -136,7 +140,7 @@ fn realm() -> Value {
         // Hundreds of users are asked at once.
         "attributes": { "cibaExpiresIn": "600" },
         "components": { "org.keycloak.keys.KeyProvider": keys },
-        "users": [user()],
+        "users": users,
         "clientProfiles": { "profiles": [{
             "name": "consent",
             "executors": [{ "executor": "consent-required", "configuration": { "auto-configure": true } }],
@@ -150,19 +154,23 @@ fn realm() -> Value {
     })
 }
 
+pub(crate) fn other_user(number: usize) -> String {
+    format!("customer-{number}")
+}
+
 fn brief_realm() -> Value {
     json!({
         "realm": BRIEF_REALM,
         "enabled": true,
         "attributes": { "cibaExpiresIn": "10" },
-        "users": [user()],
+        "users": [user(USER, "jane@example.com")],
     })
 }
 
-fn user() -> Value {
+fn user(name: &str, email: &str) -> Value {
     json!({
-        "username": USER,
-        "email": "jane@example.com",
+        "username": name,
+        "email": email,
         "emailVerified": true,
         "firstName": "Jane",
         "lastName": "Doe",

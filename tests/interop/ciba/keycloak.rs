@@ -3,6 +3,7 @@
 //! Where it differs from other OPs:
 //! - It answers `invalid_request` to a hint of an unknown user, instead of `unknown_user_id`.
 //! - It knows users by `login_hint` alone, and answers `invalid_request` to an `id_token_hint`.
+//! - Simultaneous first approvals of one user store the consent twice, and then every approval fails with status 500.
 //! - It ignores `requested_expiry`: requests live as long as the realm says, two minutes by default.
 
 use serde_json::{Value, json};
@@ -35,6 +36,10 @@ impl super::Bank for Bank {
 
     fn user(&self) -> &'static str {
         keycloak::USER
+    }
+
+    fn user_with(&self, number: usize) -> String {
+        keycloak::other_user(number)
     }
 
     async fn counter(self, members: Value) -> Counter<Channel> {
