@@ -85,8 +85,9 @@
 //!
 //! # From the outcome to a signed-in user
 //!
-//! An outcome says who a person is, and not which browser they use. So [`Poller::outcomes`](crate::Poller::outcomes) signs
-//! nobody in: store each outcome under the identifier of its delivery, and then acknowledge it. When the user asks for it,
+//! An outcome says who a person is, and not which browser they use. So an outcome of
+//! [`Poller::outcomes`](crate::Poller::outcomes) does not sign a user in. Store it under the identifier of its delivery,
+//! and then acknowledge it. When the user asks for it,
 //! in the browser that started the sign-in, `POST /sign-in/{id}/finish` calls [`SignInHooks::finish`], which looks the
 //! outcome up and starts a session.
 //!

@@ -63,7 +63,7 @@ impl Flaw {
 /// The number of levels of a place. Anything deeper counts for the member that contains it. Three levels identify a
 /// member of a key in a key set.
 const DEPTH: usize = 3;
-/// The most arrays and objects inside each other. A stored value contains documents of the OP in a few levels of its own,
+/// The maximum nesting of arrays and objects. A stored value contains documents of the OP in a few levels of its own,
 /// and serde_json, which reads it again, stops at 128.
 const NESTING: usize = 100;
 /// The maximum number of places that are kept. A document with more counts as contradictory everywhere.
@@ -223,7 +223,7 @@ fn holds_object(value: &Value) -> bool {
     }
 }
 
-/// Whether a value has more than so many levels of arrays and objects.
+/// Whether arrays and objects in a value are nested more than `levels` deep.
 fn is_deeper(value: &Value, levels: usize) -> bool {
     let Some(left) = levels.checked_sub(1) else { return value.is_array() || value.is_object() };
     match value {

@@ -12,8 +12,8 @@
 //! | Which sealing keys are needed? | [`Operations::keys`] |
 //! | Ask the OP sooner. | [`Operations::poll_now`] |
 //! | Release an outcome whose consumer hangs. | [`Operations::requeue`] |
-//! | Tell the OP that nobody waits any more. | [`Operations::cancel`] |
-//! | Erase a sign-in, with a proof. | [`Operations::forget`] |
+//! | Cancel a sign-in. | [`Operations::cancel`] |
+//! | Erase a sign-in, and check that nothing is left. | [`Operations::forget`] |
 //! | Move all sign-ins to another database. | [`Operations::export`], [`Operations::import`] |
 //!
 //! ```

@@ -173,7 +173,7 @@ impl SignInCookies {
     ///
     /// # Errors
     ///
-    /// None are expected.
+    /// [`Sealed`](crate::ErrorKind::Sealed) if the cookie cannot be written as a header, which does not happen.
     pub fn forget(&self, headers: &HeaderMap, id: ProcessId) -> Result<Option<HeaderValue>, Error> {
         let known = self.sign_ins(headers);
         let entry = known.entries().iter().find(|known| known.id == id);

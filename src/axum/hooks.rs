@@ -24,7 +24,7 @@ pub trait SignInHooks: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// A response that is sent instead, for example because nobody may sign in now.
+    /// A response that is sent instead, for example because sign-ins are closed for maintenance.
     fn request<'a>(
         &self,
         request: AuthorizationRequest<'a>,

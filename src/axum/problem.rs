@@ -16,11 +16,15 @@ impl IntoResponse for ProblemDetails {
     }
 }
 
+/// Whether the sender of a request is a browser that shows a page, rather than a script.
+pub(super) fn accepts_html(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).and_then(|accepted| accepted.to_str().ok()).is_some_and(|types| types.contains("text/html"))
+}
+
 /// A small page for browsers, and JSON for everything else.
 pub(super) fn page(problem: ProblemDetails, headers: &HeaderMap) -> Response {
-    let accepted = headers.get(ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
     let mut response = problem.into_response();
-    if !accepted.contains("text/html") {
+    if !accepts_html(headers) {
         return response;
     }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

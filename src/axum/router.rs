@@ -6,9 +6,9 @@ use ::axum::Router;
 use ::axum::extract::{Path, Request, State};
 use ::axum::response::{IntoResponse as _, Response};
 use ::axum::routing::{any, get, post};
-use http::header::{ACCEPT, SET_COOKIE};
+use http::header::SET_COOKIE;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
 use url::{Host, Url};
 
@@ -17,6 +17,7 @@ use super::changes::Changes;
 use super::cookies::SignInCookies;
 use super::hooks::SignInHooks;
 use super::pages;
+use super::problem::accepts_html;
 use super::return_path::checked_return_path;
 use super::same_origin::check_same_origin;
 use super::status;
@@ -202,14 +203,17 @@ impl<H: SignInHooks> App<H> {
     /// Takes the response of the OP. `response` is the path with the parameters.
     async fn take(&self, response: &str, mut visit: Visit) -> Response {
         let headers = visit.parts.headers.clone();
-        let missing = || Error::from(SessionProblem::Missing);
-        let Some(name) = self.client.cookie_name_for(response) else { return self.fail(&missing(), &visit) };
+        let Some(name) = self.client.cookie_name_for(response) else {
+            return self.fail(&SessionProblem::Missing.into(), &visit);
+        };
         let session = match self.cookies.session(&headers, &name) {
             Ok(session) => session,
             Err(error) => {
                 // A callback that is reloaded after its first answer.
                 return match self.cookies.sign_in_of(&headers, &name) {
-                    Some(id) if error.kind() == missing().kind() => self.hooks.waiting(id, &visit).await,
+                    Some(id) if error.kind() == &ErrorKind::Session(SessionProblem::Missing) => {
+                        self.hooks.waiting(id, &visit).await
+                    }
                     _ => with_cookies(self.fail(&error, &visit), self.cookies.end(&name).ok()),
                 };
             }
@@ -309,10 +313,6 @@ async fn finish<H: SignInHooks>(State(app): Shared<H>, Path(id): Path<String>, r
     let is_done = answer.status().as_u16() < 400;
     let forgotten = app.cookies.forget(&visit.parts.headers, id).ok().flatten();
     with_cookies(answer, forgotten.filter(|_| is_done))
-}
-
-fn accepts_html(headers: &HeaderMap) -> bool {
-    headers.get(ACCEPT).and_then(|accepted| accepted.to_str().ok()).is_some_and(|types| types.contains("text/html"))
 }
 
 /// Adds cookies after those of the application.

@@ -275,12 +275,6 @@ impl From<ProblemType> for ProblemDetails {
     }
 }
 
-impl From<&Error> for ProblemDetails {
-    fn from(error: &Error) -> Self {
-        error.problem()
-    }
-}
-
 impl fmt::Display for ProblemDetails {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}. {}", self.title(), self.detail())

@@ -44,7 +44,7 @@ pub enum Requeue {
     },
     /// Its body is missing: restore it from a backup, or forget the sign-in.
     NoBody,
-    /// Nobody holds it. It is due by itself.
+    /// It is not claimed. It becomes due by itself.
     Free,
     /// The store does not have it, or its outcome was acknowledged.
     NotFound,

@@ -80,7 +80,7 @@ pub enum WaitsFor {
     NextPoll,
     /// The answer to a poll or the end of a verification: a replica is working on it.
     Replica,
-    /// A replica that polls or verifies: it is due, and nobody has claimed it.
+    /// A replica that polls or verifies: it is due, and no replica has claimed it.
     Claim,
     /// The next attempt to verify the OP's answer, such as when the OP's keys are unavailable.
     NextVerification,
@@ -101,7 +101,7 @@ pub enum WaitsFor {
 pub enum Stuck {
     /// Its body is missing, so replicas have set it aside. Restore it, or forget the sign-in.
     SetAside,
-    /// It has been due for ten minutes, and nobody claims it. No replica polls its client: the client is unknown or
+    /// It has been due for ten minutes, and no replica claims it. No replica polls its client: the client is unknown or
     /// refused by the OP, the key or the format of the row is unknown, or no consumer of outcomes runs.
     Overdue,
     /// Its outcome was delivered five times, and never acknowledged.

@@ -139,7 +139,7 @@ impl Operations {
     /// use openid_deferred::operations::Operations;
     /// use openid_deferred::store::MemoryStore;
     ///
-    /// # async fn move_house() -> Result<(), openid_deferred::operations::TransferError> {
+    /// # async fn move_sign_ins() -> Result<(), openid_deferred::operations::TransferError> {
     /// let (old, new) = (Operations::new(MemoryStore::new()), Operations::new(MemoryStore::new()));
     /// let mut file = Vec::new();
     /// let exported = old.export(&mut file, |so_far| println!("{} rows", so_far.rows)).await?;
@@ -147,7 +147,7 @@ impl Operations {
     /// assert_eq!(imported.added, exported.rows);
     /// # Ok(())
     /// # }
-    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(move_house()).unwrap();
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(move_sign_ins()).unwrap();
     /// ```
     ///
     /// # Errors

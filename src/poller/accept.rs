@@ -5,7 +5,7 @@ use super::event::Event;
 use super::handle::Poller;
 use super::job::schedule_text;
 use super::record::{Record, Stage};
-use super::shared::{Shared, store_error};
+use super::shared::Shared;
 use super::store_clock::StoreClock;
 use super::tenant::Tenant;
 use crate::client::{
@@ -234,7 +234,7 @@ impl Poller {
         let mut pending = with_late_answer(pending, &tenant).await?;
         let id = ProcessId::mint(&*shared.random)?;
         let began = shared.clock.monotonic();
-        let now = shared.store.work(Vec::new(), None).await.map_err(store_error)?.now;
+        let now = shared.store.work(Vec::new(), None).await?.now;
         let store_clock = StoreClock::new(now, began);
         let moment = store_clock.moment(&*shared.clock);
         pending.0.schedule.move_to_clock(Moment::of(&**tenant.client.clock()), moment.wall);
@@ -258,7 +258,7 @@ impl Poller {
             )?,
         };
         let due_in = process.due_in;
-        match shared.store.insert(process).await.map_err(store_error)? {
+        match shared.store.insert(process).await? {
             Insertion::Exists(existing) => Ok(existing),
             Insertion::Inserted { .. } => {
                 shared.emit(Event::Accepted { id });

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::event::Event;
 use super::job::schedule_text;
 use super::record::{Record, Stage};
-use super::shared::{COMMIT_PAUSE, LONGEST_COMMIT_PAUSE, Shared, store_error};
+use super::shared::{COMMIT_PAUSE, LONGEST_COMMIT_PAUSE, Shared};
 use super::store_clock::StoreClock;
 use super::tenant::Tenant;
 use crate::client::{Exchanged, Granted, InitialRequest};
@@ -213,11 +213,11 @@ impl Acceptance {
         let mut pause = COMMIT_PAUSE;
         loop {
             let began = clock.monotonic();
-            let existing = match store.insert(self.exchanging()?).await.map_err(store_error)? {
+            let existing = match store.insert(self.exchanging()?).await? {
                 Insertion::Inserted { now } => return Ok(ControlFlow::Continue(StoreClock::new(now, began))),
                 Insertion::Exists(existing) => existing,
             };
-            let process = store.load(existing).await.map_err(store_error)?;
+            let process = store.load(existing).await?;
             if process.as_ref().is_some_and(|process| process.state == State::Acknowledged) {
                 return Ok(ControlFlow::Break(Accepted::Ended(existing)));
             }

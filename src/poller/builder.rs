@@ -13,7 +13,7 @@ use super::handle::{Handle, Poller};
 use super::limits::{LimitedClient, Limits};
 use super::measure;
 use super::record::{FORMAT, Record};
-use super::shared::{Settings, Shared, store_error};
+use super::shared::{Settings, Shared};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigurationProblem, Error};
 use crate::keyring::Keyring;
@@ -222,7 +222,7 @@ async fn check_keyring(store: &dyn Store, keyring: &Keyring, clock: &dyn Clock) 
     // avoids that.
     let unlikely_key = keyring.primary_id().map(|byte| !byte);
     let rows = store.sealed_otherwise(unlikely_key, None, TRIED_ROWS);
-    let rows = within(clock, CALL_TIMEOUT, rows).await.map_err(store_error)?;
+    let rows = within(clock, CALL_TIMEOUT, rows).await?;
     let bodies = || rows.iter().filter_map(|row| Some((row.id, row.body.as_ref()?)));
     // A row of a newer release cannot be opened, but names the key that sealed it.
     let opens = |(id, body): (ProcessId, &SealedBody)| match body.format > FORMAT {

@@ -6,7 +6,7 @@ use super::event::Event;
 use super::handle::Poller;
 use super::job::Job;
 use super::record::{Record, Stage};
-use super::shared::{Shared, store_error};
+use super::shared::Shared;
 use super::tenant::Tenant;
 use crate::client;
 use crate::clock::Moment;
@@ -44,7 +44,7 @@ impl Poller {
     /// [`Misuse::UnknownProcess`], [`Misuse::UnknownClient`], [`Store`](crate::ErrorKind::Store).
     pub async fn cancel(&self, id: ProcessId) -> Result<Cancelled, Error> {
         let shared = self.shared();
-        let Some(row) = shared.store.load(id).await.map_err(store_error)? else {
+        let Some(row) = shared.store.load(id).await? else {
             return Err(Misuse::UnknownProcess.into());
         };
         let tenant = shared.tenant(row.partition);
@@ -59,7 +59,7 @@ impl Poller {
         let permit = told_by
             .filter(|_| row.state == State::Waiting)
             .and_then(|tenant| tenant.cancellations.begin(id, shared.clock.monotonic()));
-        let flagged = shared.store.cancel(id, Cancellation::Requested).await.map_err(store_error)?;
+        let flagged = shared.store.cancel(id, Cancellation::Requested).await?;
         match flagged {
             None => return Err(Misuse::UnknownProcess.into()),
             Some(Cancellation::None) => return Ok(Cancelled::TooLate),
@@ -76,7 +76,7 @@ impl Poller {
         };
         match tenant.client.request_cancellation(&pending).await {
             Ok(cancelled) => {
-                shared.store.cancel(id, Cancellation::Told).await.map_err(store_error)?;
+                shared.store.cancel(id, Cancellation::Told).await?;
                 Ok(match cancelled {
                     client::Cancelled::Told => Cancelled::Told,
                     client::Cancelled::LocallyOnly => Cancelled::LocallyOnly,

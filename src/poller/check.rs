@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::record::FORMAT;
 use super::rotate::{KeyUse, key_uses};
-use super::shared::store_error;
 use crate::error::Error;
 use crate::keyring::Keyring;
 use crate::store::{Finding, KeyStats, PartitionStats, Store};
@@ -37,8 +36,8 @@ const LONG_UNDELIVERED: Duration = Duration::from_secs(3600);
 ///
 /// [`Store`](crate::ErrorKind::Store). A problem that was found is not an error.
 pub async fn check(store: &dyn Store, keyring: Option<&Keyring>) -> Result<Vec<Finding>, Error> {
-    let keys = store.keys().await.map_err(store_error)?;
-    let stats = store.stats().await.map_err(store_error)?;
+    let keys = store.keys().await?;
+    let stats = store.stats().await?;
     let mut findings = match keyring {
         Some(keyring) => of_keys(&key_uses(&keyring.ids(), &keys)),
         None => vec![of_unknown_keys(&key_uses(&[], &keys))],

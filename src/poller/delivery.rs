@@ -16,7 +16,7 @@ use super::event::Event;
 use super::handle::Poller;
 use super::measure;
 use super::record::{FORMAT, Record, Stage};
-use super::shared::{Shared, store_error, until_changed};
+use super::shared::{Shared, until_changed};
 use crate::client::Outcome;
 use crate::error::Error;
 use crate::secret::Secret;
@@ -492,7 +492,7 @@ impl Delivery {
         let keep = self.shared.settings.keep_tombstones;
         let acknowledgement = Acknowledgement { id: self.held.id, provisional: self.provisional, keep };
         let acknowledged = self.shared.store.acknowledge(vec![acknowledgement]).await;
-        acknowledged.map_err(|error| store_error(error).in_step("acknowledging an outcome"))?;
+        acknowledged.map_err(|error| Error::from(error).in_step("acknowledging an outcome"))?;
         self.is_settled.store(true, Ordering::Relaxed);
         self.shared.holdings().acknowledged(self.held);
         measure::acknowledged();
@@ -509,7 +509,7 @@ impl Delivery {
         self.is_settled.store(true, Ordering::Relaxed);
         self.shared.holdings().release(self.held);
         let held = self.shared.store.hold_outcomes(vec![self.held], time).await;
-        held.map(drop).map_err(|error| store_error(error).in_step("postponing an outcome"))
+        held.map(drop).map_err(|error| Error::from(error).in_step("postponing an outcome"))
     }
 }
 

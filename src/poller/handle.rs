@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::events::Events;
 use super::limits::LimitedClient;
 use super::record::{Record, Stage};
-use super::shared::{Shared, store_error};
+use super::shared::Shared;
 use super::status::Status;
 use super::tenant::Tenant;
 use crate::client::Client;
@@ -120,7 +120,7 @@ impl Poller {
     /// [`Store`](crate::ErrorKind::Store); [`Sealed`](crate::ErrorKind::Sealed) for a row that another key sealed.
     pub async fn status(&self, id: ProcessId) -> Result<Option<Status>, Error> {
         let shared = self.shared();
-        let Some(row) = shared.store.load(id).await.map_err(store_error)? else { return Ok(None) };
+        let Some(row) = shared.store.load(id).await? else { return Ok(None) };
         let record = row.body.as_ref().map(|body| Record::open(&shared.keyring, id, body)).transpose()?;
         let pending = record.and_then(|record| match record.stage {
             Stage::Process(pending) => Some(pending),
@@ -144,7 +144,7 @@ impl Poller {
     ///
     /// [`Store`](crate::ErrorKind::Store).
     pub async fn forget(&self, id: ProcessId) -> Result<bool, Error> {
-        self.shared().store.forget(id).await.map_err(store_error)
+        Ok(self.shared().store.forget(id).await?)
     }
 
     /// Returns what operators do with the store of this poller: list sign-ins, show why they wait, and put things right.
@@ -195,7 +195,7 @@ impl Poller {
     /// [`Store`](crate::ErrorKind::Store).
     pub async fn stats(&self) -> Result<Vec<ClientStats>, Error> {
         let shared = self.shared();
-        let rows = shared.store.stats().await.map_err(store_error)?;
+        let rows = shared.store.stats().await?;
         let now = shared.clock.monotonic();
         let of = |rows: PartitionStats| {
             let tenant = shared.tenant(rows.partition);

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::event::Event;
 use super::handle::Poller;
 use super::measure;
-use super::shared::store_error;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -47,7 +46,7 @@ impl Poller {
         let shared = self.shared();
         let tenant = shared.tenant_of(client.issuer(), client.client_id())?;
         let ping = Ping { id: process.map(ProcessId::from_bytes), lookups: shared.lookups(&tenant, identifier)? };
-        match shared.store.ping(ping).await.map_err(store_error)? {
+        match shared.store.ping(ping).await? {
             Pinged::Noted { id, .. } => {
                 shared.emit(Event::Pinged { id });
                 shared.wake(tenant.partition, Duration::ZERO);

@@ -2,7 +2,6 @@
 
 use super::handle::Poller;
 use super::record::Record;
-use super::shared::store_error;
 use crate::error::Error;
 use crate::keyring::{Keyring, key_name};
 use crate::random::{Random, SystemRandom};
@@ -116,13 +115,13 @@ async fn reseal_all(
     mut progress: impl FnMut(RotationProgress),
 ) -> Result<Rotation, Error> {
     let primary = keyring.primary_id();
-    let keys = store.keys().await.map_err(store_error)?;
+    let keys = store.keys().await?;
     let total = keys.iter().filter(|stats| stats.key != primary).map(|stats| stats.bodies).sum();
     let mut now = RotationProgress { done: 0, total };
     progress(now);
     let (mut rotation, mut after) = (Rotation::default(), None);
     loop {
-        let rows = store.sealed_otherwise(primary, after, BATCH).await.map_err(store_error)?;
+        let rows = store.sealed_otherwise(primary, after, BATCH).await?;
         let Some(last) = rows.last() else { break };
         after = Some(last.id);
         let mut reseals = Vec::with_capacity(rows.len());
@@ -137,7 +136,7 @@ async fn reseal_all(
             }
         }
         let tried = reseals.len();
-        let done = store.reseal(reseals).await.map_err(store_error)?;
+        let done = store.reseal(reseals).await?;
         let resealed = done.into_iter().filter(|done| *done).count();
         rotation.resealed += resealed;
         rotation.changed_meanwhile += tried.saturating_sub(resealed);
@@ -145,7 +144,7 @@ async fn reseal_all(
         now.total = now.total.max(now.done);
         progress(now);
     }
-    rotation.keys = key_uses(&keyring.ids(), &store.keys().await.map_err(store_error)?);
+    rotation.keys = key_uses(&keyring.ids(), &store.keys().await?);
     Ok(rotation)
 }
 

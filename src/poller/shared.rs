@@ -151,7 +151,7 @@ impl Shared {
     /// alert a minute is sent.
     pub(super) fn store_failed(&self, error: StoreError, consequence: &'static str) {
         measure::store_failed();
-        let error = store_error(error);
+        let error = Error::from(error);
         if self.is_due(Cause::Store) {
             tracing::error!(error = %error, "a store operation failed; {consequence}");
             self.emit(Event::StoreTrouble { error: Arc::new(error) });
@@ -315,10 +315,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-pub(super) fn store_error(error: StoreError) -> Error {
-    error.into()
 }
 
 /// Waits for a change that concerns the caller. `changed` must have been requested before the caller checked the store.

@@ -9,7 +9,7 @@ use super::measure;
 use super::reach::Unreachable;
 use super::record::FORMAT;
 use super::reminders::Cause;
-use super::shared::{Shared, store_error};
+use super::shared::Shared;
 use super::tenant::Tenant;
 use super::watch_memory::WatchMemory;
 use crate::error::{Error, ErrorResponse, Verdict};
@@ -224,6 +224,6 @@ fn next_time(began: Duration, now: Duration) -> Duration {
 
 /// The engine reports a store that is unavailable. Here it is enough to try again later.
 fn not_counted(error: crate::store::StoreError) {
-    let error = store_error(error);
+    let error = Error::from(error);
     tracing::warn!(error = %error, "the rows of the store could not be counted; statistics and some alerts are missing");
 }

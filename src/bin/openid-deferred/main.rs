@@ -69,7 +69,7 @@ enum Command {
     Backup(transfer::FileName),
     /// Create the tables, or bring them up to date.
     Migrate,
-    /// Check what a deployment would stumble over: tables, keys, settings, clock, TLS, and rows that nobody processes.
+    /// Check a deployment: tables, keys, settings, clock, TLS, and rows that no replica processes.
     Check(keys::OptionalKeys),
     /// Seal every row again with the primary key, so that an older key can be retired.
     Rotate(keys::Keys),

@@ -75,7 +75,7 @@ impl Output {
             (Form::Text, None) => format!("error: {}", failure.error),
             (Form::Text, Some(advice)) => format!("error: {}\nwhat to do: {advice}", failure.error),
         };
-        // Nobody is left to tell of an error here.
+        // The error cannot be reported anywhere.
         let _ = writeln!(io::stderr(), "{text}");
         ExitCode::from(failure.code)
     }

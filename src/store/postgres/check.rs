@@ -1,4 +1,4 @@
-//! Checks of a database: what a deployment would stumble over.
+//! Checks of a database before a deployment.
 
 use std::time::{Duration, SystemTime};
 
@@ -38,7 +38,7 @@ WHERE relnamespace = to_regnamespace($1::text) AND relkind = 'r' AND relname <> 
            AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))";
 
 impl PostgresStore {
-    /// Checks what a deployment would stumble over: the version of the tables and the privileges on them, settings of
+    /// Checks the database before a deployment: the version of the tables and the privileges on them, settings of
     /// the server that can lose data or slow polls down, the difference between its clock and this machine's clock,
     /// TLS, the number of connections, and long transactions. It changes nothing, and works before
     /// [`migrate`](Self::migrate).

@@ -1,4 +1,4 @@
-//! Checks of a file: what a deployment would stumble over.
+//! Checks of a file before a deployment.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::store::{Finding, StoreError};
 const LONG_LOG: u64 = 256 * 1024 * 1024;
 
 impl SqliteStore {
-    /// Checks what a deployment would stumble over: the schema, who may read the file, whether its pages are damaged
+    /// Checks the file before a deployment: the schema, who may read the file, whether its pages are damaged
     /// (`PRAGMA quick_check`, which reads the whole file), and whether its write-ahead log has grown. It changes
     /// nothing.
     ///

@@ -81,7 +81,7 @@ async fn the_longest_context_fits_a_cookie_and_a_longer_one_is_refused_before_an
     let world = world_with(|op| op.path("/tenants/0123456789"), |client| client.redirect_uri(redirect_uri)).await;
     let acr = json!({ "essential": true, "values": ["urn:mace:incommon:iap:silver", "urn:mace:incommon:iap:gold"] });
     let request = world.client.authorize().claims(json!({ "id_token": { "acr": acr } }));
-    let (_, session) = started(request.context([255; 256]).session_data([254; 256])).await;
+    let (_, session) = started(request.context([255; 256]).session_data([254; 256]).reference("r".repeat(128))).await;
     let sealed = session.seal(&Keyring::new(key(1))).unwrap();
     let opened = AuthorizationSession::open(&Keyring::new(key(1)), &sealed).unwrap();
     assert_eq!((opened.context(), opened.data()), ([255; 256].as_slice(), [254; 256].as_slice()));
