@@ -24,7 +24,7 @@ const CIBA_CLIENT: &str = "worker-ciba";
 const USERS: u32 = 20_000;
 const CLIENT_SECRET: &str = "the secret of a worker that dies a lot";
 
-/// The timeout of a request to the OP, in seconds. A dead worker's claims expire after 17 s.
+/// The timeout of a request to the OP, in seconds. A dead worker's claims expire after 14 s.
 const TIMEOUT: &str = "3";
 /// The seconds after which outcomes that a dead worker held are delivered again.
 const DELIVERY_LEASE: &str = "3";

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::chance::Chance;
 use crate::service::{MOMENT, Service, Setting, Worker};
-use crate::verdict::{Decision, Verdict};
+use crate::verdict::{Decision, Interruptions, Verdict};
 use crate::weather::Weather;
 
 /// The number of users who sign in at a time.
@@ -57,7 +57,8 @@ impl Trial {
             next: None,
             down: BTreeSet::new(),
             asleep: BTreeSet::new(),
-            deaths: Vec::new(),
+            stopped: BTreeMap::new(),
+            interruptions: Interruptions::default(),
         };
         let mut weather = self.trouble_every.map(|pause| Weather::every(pause, self.review));
         let mut reviewers = Reviewers { longest: self.review, decisions: BTreeMap::new(), plans: BTreeSet::new() };
@@ -96,7 +97,7 @@ impl Trial {
             }
             SystemClock.sleep(MOMENT).await;
         }
-        let verdict = Verdict::of(&service, &reviewers.decisions, &killer.deaths);
+        let verdict = Verdict::of(&service, &reviewers.decisions, &killer.interruptions);
         let took = SystemClock.monotonic() - began;
         eprintln!("| {} | {} | {} | {verdict} | {} s |", self.name, self.processes, self.kills, took.as_secs());
     }
@@ -175,8 +176,9 @@ struct Killer {
     down: BTreeSet<(Duration, usize)>,
     /// The suspended workers, with the times at which each continues.
     asleep: BTreeSet<(Duration, usize)>,
-    /// A suspension counts as a death: other workers take over the rows that the worker held.
-    deaths: Vec<Duration>,
+    /// When each suspended worker stopped.
+    stopped: BTreeMap<usize, Duration>,
+    interruptions: Interruptions,
 }
 
 impl Killer {
@@ -189,6 +191,8 @@ impl Killer {
         }
         while let Some((_, which)) = self.asleep.first().copied().filter(|(at, _)| *at <= now) {
             self.asleep.pop_first();
+            let stopped = self.stopped.remove(&which).expect("it was suspended");
+            self.interruptions.suspensions.push((stopped, SystemClock.monotonic()));
             self.workers[which].go_on();
         }
         let next = *self.next.get_or_insert_with(|| now + chance.share(self.pause * 2));
@@ -201,6 +205,7 @@ impl Killer {
             Some(_) if self.down.iter().chain(&self.asleep).any(|(_, other)| *other == which) => return,
             Some(worker) if self.suspends && self.left.is_multiple_of(3) => {
                 worker.suspend();
+                self.stopped.insert(which, now);
                 self.asleep.insert((now + chance.share(LONGEST_SUSPEND), which));
             }
             Some(worker) => {
@@ -214,7 +219,7 @@ impl Killer {
                 front.start_again();
             }
         }
-        self.deaths.push(SystemClock.monotonic());
+        self.interruptions.deaths.push(SystemClock.monotonic());
         self.left -= 1;
         self.next = None;
     }

@@ -29,6 +29,25 @@ impl Decision {
     }
 }
 
+/// When workers were interrupted.
+#[derive(Debug, Default)]
+pub struct Interruptions {
+    /// A suspension counts as a death: other workers take over the rows that the worker held.
+    pub deaths: Vec<Duration>,
+    /// The time at which each suspended worker stopped, and the time at which it continued.
+    pub suspensions: Vec<(Duration, Duration)>,
+}
+
+impl Interruptions {
+    /// Whether a worker may have sent this poll when it continued after a suspension during which another worker sent
+    /// the poll before it.
+    fn explain(&self, before: Duration, poll: Duration) -> bool {
+        self.suspensions
+            .iter()
+            .any(|(stopped, continued)| *stopped < before && (*continued..*continued + CONTINUING).contains(&poll))
+    }
+}
+
 /// The counts of a trial without errors.
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -42,7 +61,7 @@ impl Verdict {
     /// # Panics
     ///
     /// If an outcome was lost, invented or contradictory, or if a poll was early.
-    pub fn of(service: &Service, decisions: &BTreeMap<u32, Decision>, deaths: &[Duration]) -> Self {
+    pub fn of(service: &Service, decisions: &BTreeMap<u32, Decision>, interruptions: &Interruptions) -> Self {
         let mut verdict = Self::default();
         let requests = service.op.requests();
         let breaks: Vec<_> = requests.iter().filter(|one| breaks_connections(one)).map(|one| one.arrived).collect();
@@ -61,7 +80,7 @@ impl Verdict {
         for (user, visit) in service.visits().iter() {
             let exchanges = exchanges.remove(&visit.key).unwrap_or_default();
             let polls = visit.identifier().and_then(|id| polls.remove(&id)).unwrap_or_default();
-            let history = History { exchanges, polls, deaths, breaks: &breaks };
+            let history = History { exchanges, polls, interruptions, breaks: &breaks };
             let outcome = outcomes.get(user).map_or("none", |line| line["outcome"].as_str().expect("it is text"));
             let detail = outcomes.get(user).map_or(&Value::Null, |line| &line["detail"]);
             let success = Errand::of_user(*user).success(*user);
@@ -75,7 +94,7 @@ impl Verdict {
         }
         assert_eq!(polls.len() + exchanges.len(), 0, "there are requests for unknown sign-ins");
         assert!(outcomes.keys().all(|user| decisions.contains_key(user)), "an outcome belongs to no user");
-        verdict.look_at_violations(service, &histories);
+        verdict.look_at_violations(service, &histories, interruptions);
         verdict
     }
 
@@ -99,9 +118,10 @@ impl Verdict {
 
     /// Checks the provider's violations. A poll whose answer did not arrive must be repeated, and a pause that was
     /// requested in an answer that did not arrive is not kept. A suspended worker keeps its connection, and its lease runs
-    /// out. Nothing else is allowed: no poll was early except for a ping, and no two polls of workers that run were in
-    /// flight at the same time.
-    fn look_at_violations(&mut self, service: &Service, histories: &[History<'_>]) {
+    /// out; if it was stopped between its last look at the clock and the first byte of the poll, it sends this poll when it
+    /// continues. Nothing else is allowed: no poll was early except for a ping, and no two polls of workers that run were
+    /// in flight at the same time.
+    fn look_at_violations(&mut self, service: &Service, histories: &[History<'_>], interruptions: &Interruptions) {
         let mut forgiven = BTreeSet::new();
         for history in histories {
             for poll in 1..history.polls.len() {
@@ -114,6 +134,13 @@ impl Verdict {
                 }
                 if history.was_cut_off(poll - 1) {
                     forgiven.insert((RequestRule::RetryAfterIgnored, number));
+                }
+                if interruptions.explain(history.polls[poll - 1].arrived, history.polls[poll].arrived) {
+                    for rule in
+                        [RequestRule::PolledAfterEnd, RequestRule::PolledInParallel, RequestRule::PolledTooEarly]
+                    {
+                        forgiven.insert((rule, number));
+                    }
                 }
             }
         }
@@ -138,6 +165,8 @@ const ON_ITS_WAY: Duration = Duration::from_millis(500);
 const BREAKING: Duration = Duration::from_millis(100);
 /// The longest time that a worker which runs waits for an answer. Its timeout is 3 s.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// The time within which a worker that continues sends what it was about to send.
+const CONTINUING: Duration = Duration::from_secs(1);
 /// The least time between two polls, whatever brings the second one forward.
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
 /// The time within which an abandoned request may still reach the provider. An answer during this time proves nothing.
@@ -147,7 +176,7 @@ const LONGEST_HELD: Duration = Duration::from_secs(300);
 struct History<'a> {
     exchanges: Vec<RecordedRequest>,
     polls: Vec<RecordedRequest>,
-    deaths: &'a [Duration],
+    interruptions: &'a Interruptions,
     breaks: &'a [Duration],
 }
 
@@ -171,7 +200,7 @@ impl History<'_> {
 
     fn is_cut_off(&self, request: &RecordedRequest, next: Duration) -> bool {
         let sent = request.arrived + if is_delayed(request) { DELAY } else { Duration::ZERO };
-        happened(self.deaths, request.arrived, next)
+        happened(&self.interruptions.deaths, request.arrived, next)
             || happened(self.breaks, request.arrived.saturating_sub(BREAKING), sent + ON_ITS_WAY)
     }
 
@@ -206,8 +235,9 @@ impl History<'_> {
     /// Whether a poll may have died with its worker, or with its connection, before the provider saw it.
     fn may_have_lost_a_request(&self) -> bool {
         let times: Vec<_> = self.exchanges.iter().chain(&self.polls).map(|request| request.arrived).collect();
-        let is_broken =
-            |pair: &[Duration]| [self.deaths, self.breaks].iter().any(|all| happened(all, pair[0], pair[1]));
+        let is_broken = |pair: &[Duration]| {
+            [&self.interruptions.deaths, self.breaks].iter().any(|all| happened(all, pair[0], pair[1]))
+        };
         times.windows(2).any(is_broken)
     }
 
@@ -235,7 +265,7 @@ impl fmt::Debug for History<'_> {
             requests.iter().map(|one| (one.arrived, one.status, one.error(), one.fault.clone())).collect()
         };
         let (exchanges, polls) = (list(&self.exchanges), list(&self.polls));
-        write!(formatter, "exchanges {exchanges:?}, polls {polls:?}, deaths at {:?}", self.deaths)?;
+        write!(formatter, "exchanges {exchanges:?}, polls {polls:?}, deaths at {:?}", self.interruptions.deaths)?;
         write!(formatter, " and broken connections at {:?}", self.breaks)
     }
 }
@@ -264,4 +294,14 @@ impl fmt::Display for Verdict {
         }
         write!(formatter, "{} | {} | {}", self.repeated, self.asked_after_the_end, self.polls)
     }
+}
+
+#[test]
+fn only_a_suspension_during_the_poll_before_explains_a_poll_after_it() {
+    let seconds = Duration::from_secs_f64;
+    let interruptions = Interruptions { suspensions: vec![(seconds(32.3), seconds(58.7))], ..Interruptions::default() };
+    assert!(interruptions.explain(seconds(47.28), seconds(58.73)));
+    assert!(!interruptions.explain(seconds(32.2), seconds(58.73)), "the worker was not suspended yet");
+    assert!(!interruptions.explain(seconds(47.28), seconds(58.6)), "the worker had not continued yet");
+    assert!(!interruptions.explain(seconds(47.28), seconds(59.8)), "the worker had continued long ago");
 }
