@@ -28,7 +28,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Parser, Subcommand};
 use futures_util::future::{join_all, try_join_all};
 use indicatif::ProgressBar;
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::store::{MemoryStore, SqliteStore, Store};
 use openid_deferred::{
     Client, ClientAuthentication, Clock as _, Keyring, Outcome, Poller, SealingKey, SystemClock, SystemRandom, ping,
@@ -248,7 +248,7 @@ async fn sign_in(poller: &Poller, client: &Client, number: usize) -> Result<(), 
     query.append_pair("deferred_code", &format!("{number:022}.{nonce}"));
     query.append_pair("state", session.state().expose()).append_pair("iss", client.issuer());
     match poller.authorization_response(&query.finish(), session).await? {
-        SignIn::Deferred(_) => Ok(()),
+        AcceptedSignIn::Deferred(_) => Ok(()),
         other => Err(format!("not deferred: {other:?}").into()),
     }
 }

@@ -301,7 +301,7 @@ async fn polled(mut events: Events) -> Result<(), Failed> {
     while polled < POLLS {
         match events.next().await {
             Some(Event::Pending { .. }) => polled += 1,
-            Some(Event::Trouble { error, .. }) => return Err(error.to_string().into()),
+            Some(Event::TransientError { error, .. }) => return Err(error.to_string().into()),
             Some(Event::Missed { .. }) | None => return Err("events were missed".into()),
             Some(_) => {}
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use openid_deferred::poller::{Event, TokenAnswer};
+use openid_deferred::poller::{AcceptedTokenRequest, Event};
 use openid_deferred::store::SqliteStore;
 use openid_deferred::{
     Client, ClientAuthentication, Delivery, Grant, IssuedTokens, Keyring, Outcome, Poller, SealingKey, Secret,
@@ -137,8 +137,8 @@ impl Agent {
         // noted the process, it asks again. The bill is still paid once, as `pay` explains.
         let request = request.authorization_details(json!([bill.details()])).context(bill.number.as_str());
         match self.poller.request_tokens(request).await? {
-            TokenAnswer::Complete(tokens) => self.ledger.end(bill, &self.pay(bill, &tokens).await?),
-            TokenAnswer::Deferred(process) => {
+            AcceptedTokenRequest::Complete(tokens) => self.ledger.end(bill, &self.pay(bill, &tokens).await?),
+            AcceptedTokenRequest::Deferred(process) => {
                 println!("{bill}: the OP tells the agent to wait for a human");
                 self.ledger.wait_for(bill, Some(process))
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use openid_deferred::ciba::{AuthenticationRefusal, DeliveryMode, UserHint};
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, TestClient, TestProcess, TestProvider, TestUser};
 use openid_deferred::{Client, ClientAuthentication, Keyring, Outcome, Poller, ping};
@@ -94,7 +94,7 @@ async fn ask(client: &Client, poller: &Poller, account: &str) -> anyhow::Result<
         // If the teller presses the button twice, the customer is asked once.
         .idempotency_key(order.as_str());
     match poller.request_authentication(request).await {
-        Ok(SignIn::Deferred(_)) => {
+        Ok(AcceptedSignIn::Deferred(_)) => {
             println!("teller: please confirm on your phone; it shows the code W4SCT");
             Ok(true)
         }

@@ -385,7 +385,7 @@ impl Client {
         if issuer == self.issuer() && client_id == self.client_id() {
             return Ok(());
         }
-        Err(Misuse::ForeignValue.into())
+        Err(Misuse::WrongClient.into())
     }
 
     /// The values that an ID Token is checked against.

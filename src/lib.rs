@@ -96,12 +96,12 @@
 //! |---|---|---|
 //! | type | [`Client`] | [`Poller`], with one client or many |
 //! | a pending sign-in is | a [`PendingAuthentication`], to be sealed and stored | a [`ProcessId`](store::ProcessId) and a sealed row in a [`Store`](store::Store) |
-//! | the user comes back | [`Client::authorization_response`], a [`SignIn`] | [`Poller::authorization_response`], a [`poller::SignIn`] |
-//! | tokens without a user | [`Client::token_request`], a [`TokenAnswer`] | [`Poller::request_tokens`], a [`poller::TokenAnswer`] |
-//! | backchannel authentication | [`Client::backchannel_authentication`], a [`PendingAuthentication`] | [`Poller::request_authentication`], a [`poller::SignIn`] |
+//! | the user comes back | [`Client::authorization_response`], a [`SignIn`] | [`Poller::authorization_response`], a [`poller::AcceptedSignIn`] |
+//! | tokens without a user | [`Client::token_request`], a [`TokenAnswer`] | [`Poller::request_tokens`], a [`poller::AcceptedTokenRequest`] |
+//! | backchannel authentication | [`Client::backchannel_authentication`], a [`PendingAuthentication`] | [`Poller::request_authentication`], a [`poller::AcceptedSignIn`] |
 //! | the outcome comes from | [`Client::wait`] or [`Client::poll`], an [`Outcome`] | [`Poller::outcomes`], each [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
 //! | a crash | loses what was not sealed and stored before | loses no sign-in; if the OP's answer was lost, the outcome is [`Outcome::Unknown`] |
-//! | cancel with | [`Client::cancel`], a [`Cancelled`] | [`Poller::cancel`], a [`poller::Cancelled`] |
+//! | cancel with | [`Client::cancel`], a [`Cancelled`] | [`Poller::cancel`], a [`poller::CancellationStatus`] |
 //! | Ping Callbacks | your endpoint | [`ping::Receiver`] |
 //!
 //! Both redirect the user with [`Client::authorize`]. [`Poller::track`] moves a pending sign-in from the stateless

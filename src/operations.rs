@@ -58,7 +58,7 @@ const READS: usize = 20;
 /// What operators do with a store; see the [module](self).
 ///
 /// Cloning is cheap. Everything works beside running replicas, which see the changes at once or within the time of
-/// [`Store::look_every`].
+/// [`Store::check_interval`].
 #[derive(Debug, Clone)]
 pub struct Operations {
     store: Arc<dyn Store>,
@@ -160,14 +160,14 @@ impl Operations {
     /// [`Store`](crate::ErrorKind::Store).
     pub async fn poll_now(&self, id: ProcessId) -> Result<PollNow, Error> {
         match self.store.bring_forward(id).await? {
-            Pinged::Noted { .. } => {}
+            Pinged::Recorded { .. } => {}
             Pinged::Ended(_) => return Ok(PollNow::TooLate),
-            Pinged::Foreign | Pinged::NotFound => return Ok(PollNow::NotFound),
+            Pinged::Mismatch | Pinged::NotFound => return Ok(PollNow::NotFound),
         }
         let row = self.store.load(id).await?;
         Ok(row.map_or(PollNow::NotFound, |row| match row.leased {
             true => PollNow::InFlight,
-            false => PollNow::Noted { due_in: row.due_in },
+            false => PollNow::Scheduled { due_in: row.due_in },
         }))
     }
 
@@ -199,7 +199,7 @@ impl Operations {
     /// [`Store`](crate::ErrorKind::Store).
     pub async fn cancel(&self, id: ProcessId) -> Result<Cancel, Error> {
         Ok(match self.store.cancel(id, Cancellation::Requested).await? {
-            Some(Cancellation::Requested) => Cancel::Noted,
+            Some(Cancellation::Requested) => Cancel::Requested,
             Some(Cancellation::Told) => Cancel::Told,
             Some(Cancellation::None) => Cancel::TooLate,
             None => Cancel::NotFound,

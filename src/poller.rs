@@ -27,10 +27,10 @@
 //!
 //! | event | what to do |
 //! |---|---|
-//! | [`GateClosed`](Event::GateClosed) | correct the client's credentials or registration, then call [`resume`](crate::Poller::resume); its sign-ins stay pending |
+//! | [`ClientRefused`](Event::ClientRefused) | correct the client's credentials or registration, then call [`resume`](crate::Poller::resume); its sign-ins stay pending |
 //! | [`Paused`](Event::Paused) | nothing, unless it lasts: the OP requested the pause with `Retry-After` |
 //! | [`Panicked`](Event::Panicked) | fix what the panic message names; nothing is lost |
-//! | [`StoreTrouble`](Event::StoreTrouble) | restore the database; nothing is lost |
+//! | [`StoreFailed`](Event::StoreFailed) | restore the database; nothing is lost |
 //! | [`DeliveryOverdue`](Event::DeliveryOverdue) | check the consumer of outcomes: it hangs, or takes very long |
 //! | [`ClockJumped`](Event::ClockJumped) | check the clock of the store's machine |
 //! | [`OpUnreachable`](Event::OpUnreachable) | ask the OP why it does not answer; the sign-ins stay pending |
@@ -52,11 +52,11 @@ mod builder;
 mod cancel;
 mod cancellations;
 mod check;
+mod circuit_breaker;
 pub(crate) mod delivery;
 mod engine;
 mod event;
 mod events;
-mod gate;
 pub(crate) mod handle;
 mod holdings;
 mod job;
@@ -77,9 +77,9 @@ mod under_way;
 mod watch;
 mod watch_memory;
 
-pub use accept::{SignIn, TokenAnswer};
+pub use accept::{AcceptedSignIn, AcceptedTokenRequest};
 pub use builder::PollerBuilder;
-pub use cancel::Cancelled;
+pub use cancel::CancellationStatus;
 pub use check::check;
 pub use delivery::Outcomes;
 pub use event::{Event, ProgressText};

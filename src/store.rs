@@ -42,8 +42,8 @@ pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use process_id::{ParseProcessIdError, ProcessId};
 pub use row::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, Clamped,
-    ClockJump, Erased, Fingerprint, HeldOutcome, Insertion, NewProcess, Next, NextDue, Noticed, OutcomeClaim, Outcomes,
-    Partition, Ping, Pinged, Process, Requeued, Reseal, SealedBody, Settled, Settlement, State, Work,
+    ClockJump, Erased, Fingerprint, HeldOutcome, Insertion, NewProcess, Next, NextDue, Noticed, OutcomeBatch,
+    OutcomeClaim, Partition, Ping, Pinged, Process, Requeued, Reseal, SealedBody, Settled, Settlement, State, Work,
 };
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
@@ -59,13 +59,13 @@ pub use stored_row::{Imported, StoredRow};
 /// | for | methods |
 /// |---|---|
 /// | the life of a row | [`insert`](Self::insert), [`load`](Self::load), [`ping`](Self::ping), [`cancel`](Self::cancel), [`forget`](Self::forget), [`purge`](Self::purge) |
-/// | polling | [`work`](Self::work) settles rows and claims others |
-/// | delivery | [`claim_outcomes`](Self::claim_outcomes), [`hold_outcomes`](Self::hold_outcomes), [`acknowledge`](Self::acknowledge) |
+/// | polling | [`settle_and_claim`](Self::settle_and_claim) settles rows and claims others |
+/// | delivery | [`claim_outcomes`](Self::claim_outcomes), [`extend_outcomes`](Self::extend_outcomes), [`acknowledge`](Self::acknowledge) |
 /// | outages and clocks | [`spread`](Self::spread), [`clamp_due_times`](Self::clamp_due_times) |
-/// | sealing keys | [`sealed_otherwise`](Self::sealed_otherwise), [`reseal`](Self::reseal), [`keys`](Self::keys) |
+/// | sealing keys | [`not_sealed_with`](Self::not_sealed_with), [`reseal`](Self::reseal), [`keys`](Self::keys) |
 /// | operators | [`stats`](Self::stats), [`list`](Self::list), [`bring_forward`](Self::bring_forward), [`requeue`](Self::requeue), [`erase`](Self::erase), [`scrub`](Self::scrub) |
 /// | moving to another database | [`export`](Self::export), [`import`](Self::import) |
-/// | waking replicas | [`changed`](Self::changed), [`look_every`](Self::look_every) |
+/// | waking replicas | [`changed`](Self::changed), [`check_interval`](Self::check_interval) |
 /// | what it is | [`is_ephemeral`](Self::is_ephemeral) |
 ///
 /// The structs of the calls may get more fields, so they have constructors, and a new method will have a default
@@ -179,7 +179,11 @@ pub trait Store: fmt::Debug + Send + Sync {
     ///
     /// For each quota, [`Work::due`] holds the time from now until the earliest `due_at` of the rows that the claim
     /// could take without its limits, including the rows just claimed. It is zero if the limits left due rows behind.
-    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>>;
+    fn settle_and_claim(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<Claim>,
+    ) -> BoxFuture<'_, Result<Work, StoreError>>;
 
     /// Returns the current row.
     fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>>;
@@ -188,10 +192,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// [`Ping::lookups`].
     ///
     /// - No such row: [`Pinged::NotFound`].
-    /// - The row has a `lookup` that is not among [`Ping::lookups`]: [`Pinged::Foreign`], and nothing changes. A row
+    /// - The row has a `lookup` that is not among [`Ping::lookups`]: [`Pinged::Mismatch`], and nothing changes. A row
     ///   without a `lookup` accepts any.
     /// - The row is in a state after `Waiting`: [`Pinged::Ended`], and nothing changes.
-    /// - Otherwise [`Pinged::Noted`]: `pinged_at = now`, and `due_at` becomes the later of `now` and `not_before`,
+    /// - Otherwise [`Pinged::Recorded`]: `pinged_at = now`, and `due_at` becomes the later of `now` and `not_before`,
     ///   unless it is already earlier. `due_at` does not change if `not_before` is null, or if the row has a lease that
     ///   has not expired (`leased_until > now`). If its lease has expired, its holder has died, and the row becomes
     ///   due earlier.
@@ -209,13 +213,14 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// a partition first. So a partition with a million outcomes does not delay the others. Each row gets
     /// `due_at = now + lease`, `epoch + 1`, and `attempts + 1`. Rows without a body are set aside.
     ///
-    /// [`Outcomes::next_in`] is the time from now until the earliest `due_at` of the outcomes that the claim could
+    /// [`OutcomeBatch::next_in`] is the time from now until the earliest `due_at` of the outcomes that the claim could
     /// take, including those just claimed. It is zero if the limit left due outcomes behind.
-    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>>;
+    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<OutcomeBatch, StoreError>>;
 
     /// Extends or releases claims on outcomes: `due_at = now + due_in` for each row that is `Decided` with the same
     /// `epoch`. Returns whether that was the case for each of them, in the same order.
-    fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>>;
+    fn extend_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration)
+    -> BoxFuture<'_, Result<Vec<bool>, StoreError>>;
 
     /// Acknowledges outcomes, regardless of their epoch. A row that is `Decided` with the same `provisional` becomes
     /// [`State::Acknowledged`] with `due_at = now + keep`, and its body is erased: [`Acknowledged::Done`]. The results
@@ -278,7 +283,7 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Returns rows to seal again: up to `limit` rows whose bodies were sealed with another key than `key`, in the
     /// order of their `id` and starting after `after`.
-    fn sealed_otherwise(
+    fn not_sealed_with(
         &self,
         key: [u8; 4],
         after: Option<ProcessId>,
@@ -315,7 +320,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// so the interval counts.
     ///
     /// - No row: [`Pinged::NotFound`]. A state after `Waiting`: [`Pinged::Ended`].
-    /// - Otherwise [`Pinged::Noted`]. If the row has no lease (`leased_until` is null) and a `not_before`,
+    /// - Otherwise [`Pinged::Recorded`]. If the row has no lease (`leased_until` is null) and a `not_before`,
     ///   `pinged_at = now`, and `due_at` becomes the later of `now` and `not_before + interval`, unless it is already
     ///   earlier. Otherwise nothing changes.
     fn bring_forward(&self, id: ProcessId) -> BoxFuture<'_, Result<Pinged, StoreError>> {
@@ -369,13 +374,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Completes when a row may have become due, or an outcome may have been decided, through any replica since this
     /// method was *called* (not since the future was first polled). Both fields cover everything until the future completes.
     ///
-    /// It is a hint. It may complete too often or, if the store cannot know, never; [`look_every`](Self::look_every)
+    /// It is a hint. It may complete too often or, if the store cannot know, never; [`check_interval`](Self::check_interval)
     /// bounds the delay in that case. It need not complete for changes that the answer to a call already reports, such
-    /// as the due times of rows settled by a call of [`work`](Self::work) that also claims.
+    /// as the due times of rows settled by a call of [`settle_and_claim`](Self::settle_and_claim) that also claims.
     fn changed(&self) -> BoxFuture<'static, Changed>;
 
     /// How long to wait for [`changed`](Self::changed) before checking the store anyway.
-    fn look_every(&self) -> Duration;
+    fn check_interval(&self) -> Duration;
 
     /// Whether the stored data is lost when this process ends. If so, ephemeral keys suffice.
     fn is_ephemeral(&self) -> bool {

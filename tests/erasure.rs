@@ -264,7 +264,7 @@ async fn token_requests(client: &Client, op: &Op, keyring: &Keyring) {
     let poller = Poller::builder(store.clone(), keyring.clone()).client(client.clone()).start().await.unwrap();
     let mut events = poller.events();
     let accepted = poller.request_tokens(client.token_request(grant())).await.unwrap();
-    let poller::TokenAnswer::Deferred(id) = accepted else { panic!("a deferral was expected") };
+    let poller::AcceptedTokenRequest::Deferred(id) = accepted else { panic!("a deferral was expected") };
     let status = poller.status(id).await.unwrap().unwrap();
     assert!(status.interaction_uri().is_some());
     while !matches!(events.next().await, Some(Event::InteractionRequired { .. })) {}

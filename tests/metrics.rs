@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use openid_deferred::ciba::{DeliveryMode, UserHint};
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::{SignIn, TokenAnswer};
+use openid_deferred::poller::{AcceptedSignIn, AcceptedTokenRequest};
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
@@ -53,7 +53,7 @@ async fn sign_in() -> TestProvider {
     let (url, session) = client.authorize().start().await.unwrap();
     op.misbehave(Fault::status(Endpoint::Poll, 502));
     let accepted = poller.authorization_response(&op.visit(url).query(), session).await.unwrap();
-    assert!(matches!(accepted, SignIn::Deferred(_)));
+    assert!(matches!(accepted, AcceptedSignIn::Deferred(_)));
     Receiver::new(poller.clone()).receive(http::Request::get("/").body(String::new()).unwrap()).await;
     let delivery = poller.outcomes().next().await.unwrap();
     delivery.acknowledge().await.unwrap();
@@ -64,7 +64,7 @@ async fn sign_in() -> TestProvider {
 }
 
 #[tokio::test]
-async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
+async fn a_recorder_gets_polls_exchanges_outcomes_pings_and_refusals() {
     let _turn = TURN.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -75,8 +75,8 @@ async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
     let counted: Vec<_> = counted.iter().map(|((name, special), value)| (&**name, &**special, *value)).collect();
     let expected = [
         ("acknowledged_total", "", 1.0),
+        ("client_refused", "", 0.0),
         ("exchanges_total", "deferred", 1.0),
-        ("gate_closed", "", 0.0),
         ("lateness_seconds", "", 4.0),
         ("op_unreachable", "", 0.0),
         ("outcomes_total", "approved", 1.0),
@@ -87,7 +87,7 @@ async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
         ("polls_in_flight", "", 0.0),
         ("polls_total", "pending", 2.0),
         ("polls_total", "success", 1.0),
-        ("polls_total", "trouble", 1.0),
+        ("polls_total", "transient_error", 1.0),
         ("sign_ins", "answered", 0.0),
         ("sign_ins", "decided", 0.0),
         ("sign_ins", "exchanging", 0.0),
@@ -139,11 +139,11 @@ async fn a_recorder_hears_of_token_requests_and_of_issued_tokens() {
     let (_, op, client, poller) = world(TestProviderBuilder::ietf).await;
     let request = || client.token_request(Grant::client_credentials());
 
-    assert!(matches!(poller.request_tokens(request()).await, Ok(TokenAnswer::Deferred(_))));
+    assert!(matches!(poller.request_tokens(request()).await, Ok(AcceptedTokenRequest::Deferred(_))));
     let delivery = poller.outcomes().next().await.unwrap();
     assert!(matches!(delivery.outcome(), Outcome::Issued(_)), "{delivery:?}");
     delivery.acknowledge().await.unwrap();
-    assert!(matches!(poller.request_tokens(request().without_deferral()).await, Ok(TokenAnswer::Complete(_))));
+    assert!(matches!(poller.request_tokens(request().without_deferral()).await, Ok(AcceptedTokenRequest::Complete(_))));
     op.misbehave(Fault::error(Endpoint::ClientCredentials, "invalid_scope"));
     assert!(poller.request_tokens(request()).await.unwrap_err().error_response().is_some());
     op.misbehave(Fault::cut_body(Endpoint::ClientCredentials).after_processing());
@@ -175,7 +175,7 @@ async fn a_recorder_hears_of_authentication_requests_and_their_refusals() {
     let request = |hint: &str| client.backchannel_authentication(UserHint::login_hint(hint));
 
     assert!(poller.request_authentication(request("nobody")).await.unwrap_err().error_response().is_some());
-    assert!(matches!(poller.request_authentication(request("jane")).await, Ok(SignIn::Deferred(_))));
+    assert!(matches!(poller.request_authentication(request("jane")).await, Ok(AcceptedSignIn::Deferred(_))));
     let delivery = poller.outcomes().next().await.unwrap();
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
     delivery.acknowledge().await.unwrap();
@@ -207,7 +207,7 @@ async fn a_recorder_hears_how_many_sign_ins_wait_and_how_old_the_oldest_ones_are
     let begin = || async {
         let (url, session) = client.authorize().start().await.unwrap();
         let accepted = poller.authorization_response(&op.visit(url).query(), session).await.unwrap();
-        assert!(matches!(accepted, SignIn::Deferred(_)));
+        assert!(matches!(accepted, AcceptedSignIn::Deferred(_)));
     };
     begin().await;
     // Two polls decide it, and nobody takes the outcome.
@@ -233,7 +233,7 @@ async fn a_recorder_hears_how_many_sign_ins_wait_and_how_old_the_oldest_ones_are
 }
 
 #[tokio::test]
-async fn a_client_that_is_removed_while_its_poll_is_under_way_leaves_no_closed_gate_behind() {
+async fn a_client_that_is_removed_while_its_poll_is_in_flight_leaves_no_gauge_of_a_refused_client() {
     let _turn = TURN.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -243,7 +243,7 @@ async fn a_client_that_is_removed_while_its_poll_is_under_way_leaves_no_closed_g
     op.misbehave(Fault::delay(Endpoint::Poll, Duration::from_secs(20)));
     op.misbehave(Fault::error_with_status(Endpoint::Poll, 401, "invalid_client"));
     let accepted = poller.authorization_response(&op.visit(url).query(), session).await.unwrap();
-    assert!(matches!(accepted, SignIn::Deferred(_)));
+    assert!(matches!(accepted, AcceptedSignIn::Deferred(_)));
     while op.requests_to(Endpoint::Poll).is_empty() {
         clock.sleep(Duration::from_secs(1)).await;
     }
@@ -254,8 +254,8 @@ async fn a_client_that_is_removed_while_its_poll_is_under_way_leaves_no_closed_g
         DebugValue::Gauge(value) => Some((key.key().name().to_owned(), value.into_inner())),
         _ => None,
     });
-    let closed: Vec<_> = gauges.filter(|(name, _)| name == "openid_deferred_gate_closed").collect();
-    assert_eq!(closed, [("openid_deferred_gate_closed".to_owned(), 0.0)]);
+    let closed: Vec<_> = gauges.filter(|(name, _)| name == "openid_deferred_client_refused").collect();
+    assert_eq!(closed, [("openid_deferred_client_refused".to_owned(), 0.0)]);
 }
 
 #[derive(Clone, Default)]
@@ -294,7 +294,7 @@ async fn spans_say_which_process_and_client_and_what_came_of_it() {
         1
     );
     assert_eq!(with(&["openid_deferred.process{process=", &issuer, "state=Waiting", "answer=\"pending\""]), 2);
-    assert_eq!(with(&["openid_deferred.process{process=", "answer=\"trouble\""]), 1);
+    assert_eq!(with(&["openid_deferred.process{process=", "answer=\"transient_error\""]), 1);
     assert_eq!(with(&["openid_deferred.process{process=", "state=Answered", "outcome=\"approved\""]), 1);
     let request =
         "openid_deferred.request{otel.kind=\"client\" http.request.method=\"POST\" server.address=\"op.test\"";

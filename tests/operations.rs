@@ -194,8 +194,8 @@ fn every_alert_has_a_section_in_the_runbook_that_answers_every_question() {
     // Each event with an alert is looked at by a rule, by its own gauge or by its name.
     let all: String = rules.iter().map(|rule| format!("{}\n", rule.expr)).collect();
     let of_gauges = [
-        ("gate_closed", "openid_deferred_gate_closed"),
-        ("store_trouble", "openid_deferred_store_errors_total"),
+        ("client_refused", "openid_deferred_client_refused"),
+        ("store_failed", "openid_deferred_store_errors_total"),
         ("unknown_client", "openid_deferred_unknown_client_rows"),
         ("missing_key", "reason=\"missing_key\""),
         ("newer_format", "reason=\"newer_format\""),

@@ -165,7 +165,7 @@ async fn keep_claiming(
     while !over.load(Ordering::Relaxed) {
         let mut claim = Claim::new(vec![ClaimQuota::new(PARTITION, load.batch, load.batch)], 1, vec![KEY]);
         (claim.limit, claim.lease) = (load.batch, Duration::from_secs(300));
-        let work = store.work(std::mem::take(&mut settlements), Some(claim)).await?;
+        let work = store.settle_and_claim(std::mem::take(&mut settlements), Some(claim)).await?;
         if work.claimed.is_empty() {
             return Err("no row is due: there are too few rows for so many calls".into());
         }

@@ -56,7 +56,7 @@ impl Progress {
                 let number = next(&self.polls);
                 self.line.suspend(|| eprintln!("   poll {number}: here is the answer"));
             }
-            WaitEvent::Trouble { error } => {
+            WaitEvent::TransientError { error } => {
                 self.line.suspend(|| eprintln!("   temporary error, trying again: {error}"))
             }
             _ => {}

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use openid_deferred::ciba::UserHint;
-use openid_deferred::poller::{SignIn, TokenAnswer};
+use openid_deferred::poller::{AcceptedSignIn, AcceptedTokenRequest};
 use openid_deferred::store::ProcessId;
 use openid_deferred::{AuthorizationSession, Client, Error, Grant, Keyring, Poller, ping};
 use serde_json::json;
@@ -89,9 +89,11 @@ async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: He
     };
     let session = AuthorizationSession::open(&app.keyring, sealed)?;
     Ok(match app.poller.authorization_response(&query, session).await? {
-        SignIn::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
-        SignIn::Complete(authentication) => (StatusCode::OK, format!("{}\n", authentication.claims().subject())),
-        SignIn::Ended(id) => (StatusCode::GONE, format!("{id} has ended; start again\n")),
+        AcceptedSignIn::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
+        AcceptedSignIn::Complete(authentication) => {
+            (StatusCode::OK, format!("{}\n", authentication.claims().subject()))
+        }
+        AcceptedSignIn::Ended(id) => (StatusCode::GONE, format!("{id} has ended; start again\n")),
         _ => (StatusCode::NOT_IMPLEMENTED, "this example does not know this variant\n".to_owned()),
     }
     .into_response())
@@ -102,8 +104,8 @@ async fn order(State(app): State<App>, Path(order): Path<u32>) -> Result<Respons
     let details = json!([{ "type": "order", "identifier": order.to_string() }]);
     let request = app.client.token_request(Grant::client_credentials()).authorization_details(details);
     Ok(match app.poller.request_tokens(request.context(order.to_string())).await? {
-        TokenAnswer::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
-        TokenAnswer::Complete(_) => (StatusCode::OK, "the order needs no approval\n".to_owned()),
+        AcceptedTokenRequest::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
+        AcceptedTokenRequest::Complete(_) => (StatusCode::OK, "the order needs no approval\n".to_owned()),
         _ => (StatusCode::NOT_IMPLEMENTED, "this example does not know this variant\n".to_owned()),
     }
     .into_response())
@@ -114,8 +116,8 @@ async fn ask(State(app): State<App>, Path(user): Path<u32>) -> Result<Response, 
     let request = app.client.backchannel_authentication(UserHint::login_hint(format!("user-{user}")));
     let request = request.context(user.to_string()).idempotency_key(user.to_string());
     Ok(match app.poller.request_authentication(request).await? {
-        SignIn::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
-        SignIn::Ended(id) => (StatusCode::GONE, format!("{id} has ended\n")),
+        AcceptedSignIn::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
+        AcceptedSignIn::Ended(id) => (StatusCode::GONE, format!("{id} has ended\n")),
         _ => (StatusCode::NOT_IMPLEMENTED, "this example does not know this variant\n".to_owned()),
     }
     .into_response())

@@ -25,7 +25,7 @@ use super::visit::{Visit, redirect};
 use crate::client::Client;
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse, ProblemDetails, ProblemType, SessionProblem};
 use crate::ping::{self, Receiver};
-use crate::poller::{Poller, SignIn};
+use crate::poller::{AcceptedSignIn, Poller};
 use crate::store::ProcessId;
 
 /// The prefix of the routes, unless the application sets another one.
@@ -221,8 +221,10 @@ impl<H: SignInHooks> App<H> {
         visit.return_path = std::str::from_utf8(session.data()).ok().and_then(checked_return_path);
         visit.context = session.context().to_vec();
         let (id, answer) = match self.poller.authorization_response(response, session).await {
-            Ok(SignIn::Complete(authentication)) => (None, self.hooks.complete(authentication, &visit).await),
-            Ok(SignIn::Deferred(id) | SignIn::Ended(id)) => (Some(id), self.hooks.waiting(id, &visit).await),
+            Ok(AcceptedSignIn::Complete(authentication)) => (None, self.hooks.complete(authentication, &visit).await),
+            Ok(AcceptedSignIn::Deferred(id) | AcceptedSignIn::Ended(id)) => {
+                (Some(id), self.hooks.waiting(id, &visit).await)
+            }
             Err(error) => {
                 let answer = self.fail(&error, &visit);
                 let deleted = self.cookies.end(&name).ok().filter(|_| !error.keeps_session());

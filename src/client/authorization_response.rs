@@ -169,7 +169,7 @@ impl Client {
             return Err(SessionProblem::Foreign.into());
         }
         if session.spent {
-            return Err(Misuse::SessionSpent.into());
+            return Err(Misuse::SessionAlreadyUsed.into());
         }
         if session.has_expired(self.0.clock.now(), self.0.options.session_lifetime) {
             return Err(SessionProblem::Expired.into());

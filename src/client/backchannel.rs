@@ -238,7 +238,7 @@ impl AuthenticationRequest<'_> {
     ///   user, and a corrected request can be sent. [`AuthenticationRefusal::of`] says what a page can show.
     /// - [`Configuration`](crate::ErrorKind::Configuration) for parameters that cannot be sent, for a public client, for
     ///   push mode, and if the OP's metadata lacks what the request needs.
-    /// - [`Misuse::ReservedParameter`], [`Misuse::ContextTooLong`], and [`Misuse::ForeignValue`] for a hint of another
+    /// - [`Misuse::ReservedParameter`], [`Misuse::ContextTooLong`], and [`Misuse::WrongClient`] for a hint of another
     ///   client.
     /// - [`Signer`](crate::ErrorKind::Signer) and [`Transport`](crate::ErrorKind::Transport) if nothing was sent.
     /// - [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if the request was sent and no usable answer arrived. The
@@ -247,7 +247,7 @@ impl AuthenticationRequest<'_> {
     ///
     /// [`Misuse::ReservedParameter`]: crate::error::Misuse::ReservedParameter
     /// [`Misuse::ContextTooLong`]: crate::error::Misuse::ContextTooLong
-    /// [`Misuse::ForeignValue`]: crate::error::Misuse::ForeignValue
+    /// [`Misuse::WrongClient`]: crate::error::Misuse::WrongClient
     pub async fn send(self) -> Result<PendingAuthentication, Error> {
         let client = self.client;
         let mut request = self.prepare().await?;

@@ -21,7 +21,7 @@ const CANCELLATION_RESPONSE_LIMIT: usize = 64 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
     /// The OP accepted the cancellation request.
-    Told,
+    Accepted,
     /// The OP does not know of the cancellation: no cancellation endpoint is configured or, in the [IETF
     /// dialect](crate::Dialect::Ietf), the OP's metadata does not say that a deferral code can be revoked.
     /// [CIBA](crate::Dialect::Ciba) defines no cancellation.
@@ -113,7 +113,7 @@ impl Client {
         };
         match told.await {
             // An empty answer is not a JSON document, and the draft requires no body.
-            Ok(Answer::Success { .. } | Answer::Unusable { status: 200..=204, .. }) => Ok(Cancelled::Told),
+            Ok(Answer::Success { .. } | Answer::Unusable { status: 200..=204, .. }) => Ok(Cancelled::Accepted),
             Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
             Ok(Answer::Unusable { violation, retry_after, .. }) => {
                 Err(Error::new(violation).with_retry_after(retry_after))
@@ -143,7 +143,7 @@ impl Client {
         };
         let token = Cow::Borrowed(pending.0.identifier.expose());
         revocation.send(&self.0.endpoints, vec![("token", token), ("token_type_hint", token_type.into())]).await?;
-        Ok(Cancelled::Told)
+        Ok(Cancelled::Accepted)
     }
 }
 

@@ -75,7 +75,7 @@ impl Client {
         if let Some(pending) = &mut request.deferred {
             self.try_to_verify_interim(pending).await;
         }
-        request.deferred.take().map(Exchanged::Deferred).ok_or_else(|| Misuse::GrantSpent.into())
+        request.deferred.take().map(Exchanged::Deferred).ok_or_else(|| Misuse::GrantAlreadyUsed.into())
     }
 
     /// Verifies the interim ID Token if that is quickly possible. It must not fail, because the code is spent and the
@@ -254,7 +254,7 @@ impl Client {
     /// Validates final tokens that arrived without waiting. Tokens that are refused are revoked.
     async fn complete(&self, request: &mut InitialRequest) -> Result<Granted, Error> {
         let InitialRequest { received: Some(received), .. } = &*request else {
-            return Err(Misuse::GrantSpent.into());
+            return Err(Misuse::GrantAlreadyUsed.into());
         };
         let tokens = ReceivedTokens {
             body: &received.response.body,

@@ -29,7 +29,7 @@ impl Granted {
     pub(crate) fn into_tokens(self) -> Result<IssuedTokens, Error> {
         match self {
             Self::Issued(tokens) => Ok(tokens),
-            Self::SignedIn(_) => Err(Misuse::ForeignValue.into()),
+            Self::SignedIn(_) => Err(Misuse::WrongClient.into()),
         }
     }
 

@@ -114,7 +114,7 @@ impl Client {
     pub(super) fn check_request(&self, request: &InitialRequest) -> Result<(), Error> {
         self.check_ownership(&request.issuer, &request.client_id)?;
         if request.spent && !request.keeps_answer() {
-            return Err(Misuse::GrantSpent.into());
+            return Err(Misuse::GrantAlreadyUsed.into());
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ pub enum WaitEvent<'a> {
     /// The OP answered `slow_down`.
     SlowDown,
     /// A poll failed with a transient error. The next one backs off.
-    Trouble {
+    TransientError {
         /// What went wrong.
         error: &'a Error,
     },
@@ -152,7 +152,7 @@ impl<'a> Wait<'a> {
                 Ok(Poll::SlowDown) => self.emit(WaitEvent::SlowDown),
                 Err(error) if passes(&error) => {
                     let silence = self.pending.0.schedule.newly_stale(self.client.now());
-                    self.emit(WaitEvent::Trouble { error: &error });
+                    self.emit(WaitEvent::TransientError { error: &error });
                     if let Some(silence) = silence {
                         self.emit(WaitEvent::Stale { silence });
                     }

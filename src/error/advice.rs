@@ -241,7 +241,7 @@ mod tests {
             Error::new(ErrorKind::Randomness),
             Error::new(ErrorKind::Cryptography),
             Error::new(ErrorKind::OutcomeUnknown),
-            Misuse::GrantSpent.into(),
+            Misuse::GrantAlreadyUsed.into(),
             Misuse::ShutDown.into(),
             SessionProblem::Expired.into(),
             TransportProblem::Timeout.into(),

@@ -102,17 +102,17 @@ pub enum ConfigurationProblem {
 pub enum Misuse {
     /// The value belongs to another client: its issuer or client identifier differs.
     #[error("this value belongs to another client (issuer or client identifier differ)")]
-    ForeignValue,
+    WrongClient,
     /// The sign-in or token request has its outcome; there is nothing left to poll.
     #[error("this sign-in or token request has ended; there is nothing left to poll")]
     NothingToPoll,
     /// The grant, such as an authorization code, has been sent to the OP and must not be sent again. Start a new sign-in,
     /// or make a new token request.
     #[error("this grant was already sent to the OP; start a new sign-in or make a new token request")]
-    GrantSpent,
+    GrantAlreadyUsed,
     /// The response to this authorization session was already used. Start a new sign-in.
     #[error("the response to this authorization session was already used; start a new sign-in")]
-    SessionSpent,
+    SessionAlreadyUsed,
     /// The poller has no client with this issuer and client identifier.
     #[error("the poller has no client with this issuer and client identifier; add it with `Poller::add_client`")]
     UnknownClient,

@@ -66,7 +66,7 @@ macro_rules! problem_types {
         /// | [`ResponseRefused`](Self::ResponseRefused) | 400 | starts again | a broken rule in the response that the browser brought |
         /// | [`SessionLost`](Self::SessionLost) | 400 | starts again | [`Session`](crate::ErrorKind::Session): missing, unreadable, or of another client |
         /// | [`SessionExpired`](Self::SessionExpired) | 400 | starts again | [`SessionProblem::Expired`] |
-        /// | [`AlreadyUsed`](Self::AlreadyUsed) | 409 | starts again | [`Misuse::SessionSpent`], [`Misuse::GrantSpent`], `invalid_grant` |
+        /// | [`AlreadyUsed`](Self::AlreadyUsed) | 409 | starts again | [`Misuse::SessionAlreadyUsed`], [`Misuse::GrantAlreadyUsed`], `invalid_grant` |
         /// | [`OutcomeUnknown`](Self::OutcomeUnknown) | 502 | starts again | [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) |
         /// | [`Busy`](Self::Busy) | 503 | reloads | [`Busy`](crate::ErrorKind::Busy) |
         /// | [`Unavailable`](Self::Unavailable) | 503 | reloads | [`Store`](crate::ErrorKind::Store), [`Signer`](crate::ErrorKind::Signer), [`Randomness`](crate::ErrorKind::Randomness), [`Misuse::ShutDown`] |
@@ -153,7 +153,7 @@ impl ProblemType {
             ErrorKind::ErrorResponse(response) => Self::of_response(response, is_transient),
             ErrorKind::Session(SessionProblem::Expired) => Self::SessionExpired,
             ErrorKind::Session(_) => Self::SessionLost,
-            ErrorKind::Misuse(Misuse::SessionSpent | Misuse::GrantSpent) => Self::AlreadyUsed,
+            ErrorKind::Misuse(Misuse::SessionAlreadyUsed | Misuse::GrantAlreadyUsed) => Self::AlreadyUsed,
             ErrorKind::OutcomeUnknown => Self::OutcomeUnknown,
             ErrorKind::Busy => Self::Busy,
             ErrorKind::Store | ErrorKind::Signer | ErrorKind::Randomness | ErrorKind::Misuse(Misuse::ShutDown) => {

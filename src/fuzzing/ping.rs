@@ -20,8 +20,8 @@ use crate::ping::{BODY_LIMIT, Receiver};
 use crate::poller::Poller;
 use crate::store::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Fingerprint, HeldOutcome, Insertion,
-    KeyStats, NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
-    Settlement, Store, StoreError, StoreProblem, Work,
+    KeyStats, NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged, Process, ProcessId,
+    Reseal, Settlement, Store, StoreError, StoreProblem, Work,
 };
 
 const PROCESS: [u8; 16] = *b"the only process";
@@ -244,15 +244,17 @@ impl PingRecorder {
 impl Store for PingRecorder {
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
         let pinged = match (ping.lookups == self.genuine, ping.id) {
-            (true, id) => Pinged::Noted { id: id.unwrap_or(ProcessId::from_bytes(PROCESS)), partition: Partition(0) },
-            (false, Some(_)) => Pinged::Foreign,
+            (true, id) => {
+                Pinged::Recorded { id: id.unwrap_or(ProcessId::from_bytes(PROCESS)), partition: Partition(0) }
+            }
+            (false, Some(_)) => Pinged::Mismatch,
             (false, None) => Pinged::NotFound,
         };
         self.pings.lock().unwrap().push(ping);
         Box::pin(std::future::ready(Ok(pinged)))
     }
 
-    fn sealed_otherwise(
+    fn not_sealed_with(
         &self,
         _: [u8; 4],
         _: Option<ProcessId>,
@@ -265,7 +267,7 @@ impl Store for PingRecorder {
         Self::unused()
     }
 
-    fn work(&self, _: Vec<Settlement>, _: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+    fn settle_and_claim(&self, _: Vec<Settlement>, _: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
         Self::unused()
     }
 
@@ -277,11 +279,11 @@ impl Store for PingRecorder {
         Self::unused()
     }
 
-    fn claim_outcomes(&self, _: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
+    fn claim_outcomes(&self, _: OutcomeClaim) -> BoxFuture<'_, Result<OutcomeBatch, StoreError>> {
         Self::unused()
     }
 
-    fn hold_outcomes(&self, _: Vec<HeldOutcome>, _: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+    fn extend_outcomes(&self, _: Vec<HeldOutcome>, _: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
         Self::unused()
     }
 
@@ -321,7 +323,7 @@ impl Store for PingRecorder {
         Box::pin(std::future::pending())
     }
 
-    fn look_every(&self) -> Duration {
+    fn check_interval(&self) -> Duration {
         Duration::from_secs(60)
     }
 }

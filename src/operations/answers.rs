@@ -13,7 +13,7 @@ use crate::store::{ProcessId, State};
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum PollNow {
     /// The next poll is due after this time, the earliest one that the OP permits.
-    Noted {
+    Scheduled {
         /// The time from now; zero if it is due at once.
         #[serde(rename = "due_in_seconds", serialize_with = "seconds")]
         due_in: Duration,
@@ -56,7 +56,7 @@ pub enum Requeue {
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Cancel {
     /// It is marked. A replica tells the OP at the next poll.
-    Noted,
+    Requested,
     /// The OP was told before, or cannot be told.
     Told,
     /// The OP has decided.

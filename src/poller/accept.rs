@@ -22,7 +22,7 @@ use crate::store::{Fingerprint, Insertion, NewProcess, ProcessId, State};
 #[non_exhaustive]
 #[derive(Debug)]
 #[must_use = "it may contain the user's authentication, or the id of the sign-in to wait for"]
-pub enum SignIn {
+pub enum AcceptedSignIn {
     /// The OP has not decided, or its answer cannot be verified yet because its keys are unavailable. One
     /// [`Delivery`](crate::Delivery) with this id follows after the decision. For a second response of the same
     /// session, this is the id of the sign-in of the first response.
@@ -44,14 +44,14 @@ pub enum SignIn {
 #[non_exhaustive]
 #[derive(Debug)]
 #[must_use = "it may contain tokens, or the id of the request to wait for"]
-pub enum TokenAnswer {
+pub enum AcceptedTokenRequest {
     /// The OP issued the tokens at once, and nothing will be delivered, with the exception that
     /// [`Poller::authorization_response`] names.
     Complete(IssuedTokens),
     /// The OP has not decided. One [`Delivery`](crate::Delivery) with this id follows after the decision.
     ///
     /// If the OP's answer cannot be stored within 10 s, this is returned before it is stored, as with
-    /// [`SignIn::Deferred`]. For a repetition of a request with an
+    /// [`AcceptedSignIn::Deferred`]. For a repetition of a request with an
     /// [idempotency key](crate::TokenRequest::idempotency_key), this is the id of the first one.
     Deferred(ProcessId),
     /// A repetition of a request whose process, with this id, has ended: its outcome was acknowledged, it failed, or the
@@ -66,12 +66,12 @@ impl Poller {
     /// that was fixed when the user was redirected.
     ///
     /// A second response for one session sends nothing. Once the first one's exchange is answered, the id of its
-    /// sign-in is returned, as [`SignIn::Deferred`] or, if it has ended, [`SignIn::Ended`]. If the first exchange
+    /// sign-in is returned, as [`AcceptedSignIn::Deferred`] or, if it has ended, [`AcceptedSignIn::Ended`]. If the first exchange
     /// failed before the OP processed the code, the second response takes its place.
     ///
     /// The exchange continues if this future is dropped, for example because the browser disconnected. The tokens of
-    /// [`SignIn::Complete`] are then revoked. After the exchange, this method waits at most 10 s for a store that fails;
-    /// see [`SignIn::Deferred`].
+    /// [`AcceptedSignIn::Complete`] are then revoked. After the exchange, this method waits at most 10 s for a store that fails;
+    /// see [`AcceptedSignIn::Deferred`].
     ///
     /// # Errors
     ///
@@ -99,7 +99,11 @@ impl Poller {
     /// [`SharedRedirectUri`](crate::error::ConfigurationProblem::SharedRedirectUri) if neither the response nor its URL
     /// shows which OP sent it. In these two cases nothing was sent. Otherwise the errors of
     /// [`Client::authorization_response`](crate::Client::authorization_response).
-    pub async fn authorization_response(&self, response: &str, session: AuthorizationSession) -> Result<SignIn, Error> {
+    pub async fn authorization_response(
+        &self,
+        response: &str,
+        session: AuthorizationSession,
+    ) -> Result<AcceptedSignIn, Error> {
         let shared = self.shared().clone();
         let (issuer, client_id) = session.owner();
         let tenant = shared.tenant_of(issuer, client_id)?;
@@ -109,9 +113,9 @@ impl Poller {
         let parts = [issuer.as_bytes(), client_id.as_bytes(), grant.state().expose().as_bytes()];
         let sessions = shared.keyring.fingerprints("session", &parts);
         match accept(self.shared(), tenant, grant.into_request(), sessions, lateness).await? {
-            Accepted::Deferred(id) => Ok(SignIn::Deferred(id)),
-            Accepted::Complete(granted) => granted.into_authentication().map(SignIn::Complete),
-            Accepted::Ended(id) => Ok(SignIn::Ended(id)),
+            Accepted::Deferred(id) => Ok(AcceptedSignIn::Deferred(id)),
+            Accepted::Complete(granted) => granted.into_authentication().map(AcceptedSignIn::Complete),
+            Accepted::Ended(id) => Ok(AcceptedSignIn::Ended(id)),
         }
     }
 
@@ -120,17 +124,17 @@ impl Poller {
     /// [`context`](crate::TokenRequest::context) of the request.
     ///
     /// The request continues if this future is dropped. Tokens that the OP issues at once are then revoked. After the
-    /// OP's answer, this method waits at most 10 s for a store that fails; see [`TokenAnswer::Deferred`].
+    /// OP's answer, this method waits at most 10 s for a store that fails; see [`AcceptedTokenRequest::Deferred`].
     ///
     /// ```
     /// # async fn example(client: &openid_deferred::Client, poller: &openid_deferred::Poller)
     /// # -> Result<(), openid_deferred::Error> {
-    /// use openid_deferred::{Grant, poller::TokenAnswer};
+    /// use openid_deferred::{Grant, poller::AcceptedTokenRequest};
     ///
     /// let request = client.token_request(Grant::client_credentials()).scopes(["payments"]).context("order 4711");
     /// match poller.request_tokens(request).await? {
-    ///     TokenAnswer::Complete(tokens) => println!("a token of type {:?}", tokens.token_type()),
-    ///     TokenAnswer::Deferred(id) => println!("{id} is pending; its outcome comes from `Poller::outcomes`"),
+    ///     AcceptedTokenRequest::Complete(tokens) => println!("a token of type {:?}", tokens.token_type()),
+    ///     AcceptedTokenRequest::Deferred(id) => println!("{id} is pending; its outcome comes from `Poller::outcomes`"),
     ///     answer => println!("{answer:?}"),
     /// }
     /// # Ok(())
@@ -146,32 +150,32 @@ impl Poller {
     /// - [`Store`](crate::ErrorKind::Store), [`Busy`](crate::ErrorKind::Busy) and [`Misuse::ShutDown`], as for
     ///   [`authorization_response`](Self::authorization_response): nothing was sent.
     /// - [`Misuse::UnknownClient`] if this poller does not have the client of the request.
-    pub async fn request_tokens(&self, request: TokenRequest<'_>) -> Result<TokenAnswer, Error> {
+    pub async fn request_tokens(&self, request: TokenRequest<'_>) -> Result<AcceptedTokenRequest, Error> {
         let client = request.client();
         let tenant = self.shared().tenant_of(client.issuer(), client.client_id())?;
         let keys = self.shared().repetitions("token request", client, request.key());
         let request = request.prepare().await?;
         match accept(self.shared(), tenant, request, keys, None).await? {
-            Accepted::Deferred(id) => Ok(TokenAnswer::Deferred(id)),
-            Accepted::Ended(id) => Ok(TokenAnswer::Ended(id)),
-            Accepted::Complete(granted) => granted.into_tokens().map(TokenAnswer::Complete),
+            Accepted::Deferred(id) => Ok(AcceptedTokenRequest::Deferred(id)),
+            Accepted::Ended(id) => Ok(AcceptedTokenRequest::Ended(id)),
+            Accepted::Complete(granted) => granted.into_tokens().map(AcceptedTokenRequest::Complete),
         }
     }
 
     /// Sends a [backchannel authentication request](crate::Client::backchannel_authentication) (CIBA §7). It stores the
     /// request, sends it, stores the answer, and polls. The outcome comes with the
-    /// [`context`](crate::ciba::AuthenticationRequest::context) of the request. The result is [`SignIn::Deferred`] or,
+    /// [`context`](crate::ciba::AuthenticationRequest::context) of the request. The result is [`AcceptedSignIn::Deferred`] or,
     /// for a repetition of a request with an
-    /// [idempotency key](crate::ciba::AuthenticationRequest::idempotency_key) that has ended, [`SignIn::Ended`].
+    /// [idempotency key](crate::ciba::AuthenticationRequest::idempotency_key) that has ended, [`AcceptedSignIn::Ended`].
     ///
     /// The request continues if this future is dropped. After the OP's answer, this method waits at most 10 s for a store
-    /// that fails; see [`SignIn::Deferred`].
+    /// that fails; see [`AcceptedSignIn::Deferred`].
     ///
     /// ```
     /// # async fn example(client: &openid_deferred::Client, poller: &openid_deferred::Poller)
     /// # -> Result<(), openid_deferred::Error> {
     /// use openid_deferred::ciba::UserHint;
-    /// use openid_deferred::poller::SignIn;
+    /// use openid_deferred::poller::AcceptedSignIn;
     ///
     /// let request = client
     ///     .backchannel_authentication(UserHint::login_hint("account 12345678"))
@@ -179,7 +183,7 @@ impl Poller {
     ///     .context("order 4711")
     ///     .idempotency_key("order 4711");
     /// match poller.request_authentication(request).await? {
-    ///     SignIn::Deferred(id) => println!("{id} is pending; its outcome comes from `Poller::outcomes`"),
+    ///     AcceptedSignIn::Deferred(id) => println!("{id} is pending; its outcome comes from `Poller::outcomes`"),
     ///     answer => println!("{answer:?}"),
     /// }
     /// # Ok(())
@@ -196,14 +200,14 @@ impl Poller {
     /// - [`Store`](crate::ErrorKind::Store), [`Busy`](crate::ErrorKind::Busy) and [`Misuse::ShutDown`], as for
     ///   [`authorization_response`](Self::authorization_response): nothing was sent.
     /// - [`Misuse::UnknownClient`] if this poller does not have the client of the request.
-    pub async fn request_authentication(&self, request: AuthenticationRequest<'_>) -> Result<SignIn, Error> {
+    pub async fn request_authentication(&self, request: AuthenticationRequest<'_>) -> Result<AcceptedSignIn, Error> {
         let client = request.client();
         let tenant = self.shared().tenant_of(client.issuer(), client.client_id())?;
         let keys = self.shared().repetitions("authentication request", client, request.key());
         let request = request.prepare().await?;
         match accept(self.shared(), tenant, request, keys, None).await? {
-            Accepted::Deferred(id) => Ok(SignIn::Deferred(id)),
-            Accepted::Ended(id) => Ok(SignIn::Ended(id)),
+            Accepted::Deferred(id) => Ok(AcceptedSignIn::Deferred(id)),
+            Accepted::Ended(id) => Ok(AcceptedSignIn::Ended(id)),
             // The endpoint issues no tokens.
             Accepted::Complete(_) => Err(no_auth_req_id()),
         }
@@ -234,7 +238,7 @@ impl Poller {
         let mut pending = with_late_answer(pending, &tenant).await?;
         let id = ProcessId::mint(&*shared.random)?;
         let began = shared.clock.monotonic();
-        let now = shared.store.work(Vec::new(), None).await?.now;
+        let now = shared.store.settle_and_claim(Vec::new(), None).await?.now;
         let store_clock = StoreClock::new(now, began);
         let moment = store_clock.moment(&*shared.clock);
         pending.0.schedule.move_to_clock(Moment::of(&**tenant.client.clock()), moment.wall);

@@ -9,8 +9,8 @@ use futures_core::future::BoxFuture;
 use crate::clock::Clock;
 use crate::store::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
-    Insertion, KeyStats, Listing, NewProcess, OutcomeClaim, Outcomes, Page, Partition, PartitionStats, Ping, Pinged,
-    Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoreProblem, StoredRow, Work,
+    Insertion, KeyStats, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition, PartitionStats, Ping,
+    Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoreProblem, StoredRow, Work,
 };
 
 /// The time after which a call counts as failed and is dropped.
@@ -60,18 +60,18 @@ macro_rules! bound {
 impl Store for BoundedStore {
     bound! {
         CALL_TIMEOUT: insert(process: NewProcess) -> Insertion;
-        CALL_TIMEOUT: work(settlements: Vec<Settlement>, claim: Option<Claim>) -> Work;
+        CALL_TIMEOUT: settle_and_claim(settlements: Vec<Settlement>, claim: Option<Claim>) -> Work;
         CALL_TIMEOUT: load(id: ProcessId) -> Option<Process>;
         CALL_TIMEOUT: ping(ping: Ping) -> Pinged;
         CALL_TIMEOUT: cancel(id: ProcessId, to: Cancellation) -> Option<Cancellation>;
-        CALL_TIMEOUT: claim_outcomes(claim: OutcomeClaim) -> Outcomes;
-        CALL_TIMEOUT: hold_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
+        CALL_TIMEOUT: claim_outcomes(claim: OutcomeClaim) -> OutcomeBatch;
+        CALL_TIMEOUT: extend_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
         CALL_TIMEOUT: acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         CALL_TIMEOUT: forget(id: ProcessId) -> bool;
         CALL_TIMEOUT: purge(limit: usize) -> usize;
         CALL_TIMEOUT: spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
         CALL_TIMEOUT: clamp_due_times(clamp: Clamp) -> Clamped;
-        COUNT_TIMEOUT: sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
+        COUNT_TIMEOUT: not_sealed_with(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         CALL_TIMEOUT: reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         COUNT_TIMEOUT: keys() -> Vec<KeyStats>;
         COUNT_TIMEOUT: stats() -> Vec<PartitionStats>;
@@ -88,8 +88,8 @@ impl Store for BoundedStore {
         self.store.changed()
     }
 
-    fn look_every(&self) -> Duration {
-        self.store.look_every()
+    fn check_interval(&self) -> Duration {
+        self.store.check_interval()
     }
 
     fn is_ephemeral(&self) -> bool {

@@ -221,7 +221,7 @@ async fn check_keyring(store: &dyn Store, keyring: &Keyring, clock: &dyn Clock) 
     // A query for rows that the primary key did not seal could scan a million rows that it did seal. An unlikely key
     // avoids that.
     let unlikely_key = keyring.primary_id().map(|byte| !byte);
-    let rows = store.sealed_otherwise(unlikely_key, None, TRIED_ROWS);
+    let rows = store.not_sealed_with(unlikely_key, None, TRIED_ROWS);
     let rows = within(clock, CALL_TIMEOUT, rows).await?;
     let bodies = || rows.iter().filter_map(|row| Some((row.id, row.body.as_ref()?)));
     // A row of a newer release cannot be opened, but names the key that sealed it.

@@ -17,11 +17,11 @@ use crate::store::{Cancellation, ProcessId, State};
 /// The result of [`Poller::cancel`].
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cancelled {
+pub enum CancellationStatus {
     /// The OP accepted the cancellation request.
-    Told,
+    Accepted,
     /// The cancellation is stored, but the request to the OP has not succeeded yet and is repeated.
-    Noted,
+    Requested,
     /// The sign-in already had its outcome, which is delivered unchanged.
     TooLate,
     /// The OP does not know of the cancellation: no cancellation endpoint is configured or, in the [IETF
@@ -42,7 +42,7 @@ impl Poller {
     /// # Errors
     ///
     /// [`Misuse::UnknownProcess`], [`Misuse::UnknownClient`], [`Store`](crate::ErrorKind::Store).
-    pub async fn cancel(&self, id: ProcessId) -> Result<Cancelled, Error> {
+    pub async fn cancel(&self, id: ProcessId) -> Result<CancellationStatus, Error> {
         let shared = self.shared();
         let Some(row) = shared.store.load(id).await? else {
             return Err(Misuse::UnknownProcess.into());
@@ -62,29 +62,29 @@ impl Poller {
         let flagged = shared.store.cancel(id, Cancellation::Requested).await?;
         match flagged {
             None => return Err(Misuse::UnknownProcess.into()),
-            Some(Cancellation::None) => return Ok(Cancelled::TooLate),
+            Some(Cancellation::None) => return Ok(CancellationStatus::TooLate),
             _ if tenant.is_none() => return Err(Misuse::UnknownClient.into()),
-            _ if told_by.is_none() => return Ok(Cancelled::LocallyOnly),
-            Some(Cancellation::Told) => return Ok(Cancelled::Told),
+            _ if told_by.is_none() => return Ok(CancellationStatus::LocallyOnly),
+            Some(Cancellation::Told) => return Ok(CancellationStatus::Accepted),
             Some(Cancellation::Requested) => {}
         }
         let (Some(_permit), Some(tenant), Some(record)) = (permit, &tenant, record) else {
-            return Ok(Cancelled::Noted);
+            return Ok(CancellationStatus::Requested);
         };
         let Stage::Process(pending) = record?.stage else {
-            return Ok(Cancelled::Noted);
+            return Ok(CancellationStatus::Requested);
         };
         match tenant.client.request_cancellation(&pending).await {
             Ok(cancelled) => {
                 shared.store.cancel(id, Cancellation::Told).await?;
                 Ok(match cancelled {
-                    client::Cancelled::Told => Cancelled::Told,
-                    client::Cancelled::LocallyOnly => Cancelled::LocallyOnly,
+                    client::Cancelled::Accepted => CancellationStatus::Accepted,
+                    client::Cancelled::LocallyOnly => CancellationStatus::LocallyOnly,
                 })
             }
             Err(error) => {
-                shared.emit(Event::Trouble { id, error: Arc::new(error) });
-                Ok(Cancelled::Noted)
+                shared.emit(Event::TransientError { id, error: Arc::new(error) });
+                Ok(CancellationStatus::Requested)
             }
         }
     }
@@ -125,7 +125,7 @@ async fn cancel(shared: &Shared, tenant: &Tenant, id: ProcessId, pending: &Pendi
         let is_refusal = error.error_response().is_some_and(|response| {
             matches!(response.code(), "invalid_request" | "invalid_grant" | "unsupported_token_type")
         });
-        shared.emit(Event::Trouble { id, error: Arc::new(error) });
+        shared.emit(Event::TransientError { id, error: Arc::new(error) });
         if !is_refusal {
             return;
         }

@@ -105,7 +105,7 @@ fn of_polls(stats: &[PartitionStats]) -> Finding {
     Finding::warning(
         "polls",
         format!("a sign-in has been due for {} minutes without being polled", overdue.as_secs() / 60),
-        "see whether a replica with its client runs, whether its gate is closed, and its limits",
+        "see whether a replica with its client runs, whether the OP refuses the client, and its limits",
     )
 }
 

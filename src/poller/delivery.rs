@@ -21,8 +21,8 @@ use crate::client::Outcome;
 use crate::error::Error;
 use crate::secret::Secret;
 use crate::store::{
-    Acknowledgement, Cancellation, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes as Claim, Partition, ProcessId,
-    StoreError,
+    Acknowledgement, Cancellation, ClaimedOutcome, HeldOutcome, OutcomeBatch as Claim, OutcomeClaim, Partition,
+    ProcessId, StoreError,
 };
 
 /// The pause after a failed store operation.
@@ -251,7 +251,7 @@ impl Source {
                 return;
             }
             Ok(Ok(_)) if is_old => return,
-            Ok(Ok(Batch { claim, .. })) => claim.next_in.unwrap_or(Duration::MAX).min(shared.store.look_every()),
+            Ok(Ok(Batch { claim, .. })) => claim.next_in.unwrap_or(Duration::MAX).min(shared.store.check_interval()),
             Ok(Err(error)) => {
                 shared.store_failed(error, "no outcome is delivered until the store answers");
                 STORE_PAUSE
@@ -340,7 +340,7 @@ async fn claim_for_stream(
 async fn hold_for_stream(shared: Arc<Shared>, claim: HeldOutcome, stream: oneshot::Sender<Held>) {
     let lease = shared.settings.delivery_lease;
     let until = shared.clock.monotonic().saturating_add(lease);
-    let answer = shared.store.hold_outcomes(vec![claim], lease).await;
+    let answer = shared.store.extend_outcomes(vec![claim], lease).await;
     // If the stream was dropped, it has given the claim back.
     let _ = stream.send(Held { answer, until, answered: shared.clock.monotonic() });
 }
@@ -348,7 +348,7 @@ async fn hold_for_stream(shared: Arc<Shared>, claim: HeldOutcome, stream: onesho
 /// Releases claims on outcomes that were not delivered, so that they are due again at once.
 async fn give_back(shared: &Shared, claims: Vec<HeldOutcome>) {
     if !claims.is_empty()
-        && let Err(error) = shared.store.hold_outcomes(claims, Duration::ZERO).await
+        && let Err(error) = shared.store.extend_outcomes(claims, Duration::ZERO).await
     {
         tracing::warn!(error = %error, "outcomes could not be released; their claims expire");
     }
@@ -368,7 +368,7 @@ impl Shared {
         if claims.is_empty() {
             return;
         }
-        match self.store.hold_outcomes(claims.clone(), self.settings.delivery_lease).await {
+        match self.store.extend_outcomes(claims.clone(), self.settings.delivery_lease).await {
             Ok(held) => {
                 let lost = claims.into_iter().zip(held).filter(|(_, is_held)| !is_held);
                 lost.for_each(|(claim, _)| self.holdings().release(claim));
@@ -508,7 +508,7 @@ impl Delivery {
     pub async fn retry_after(self, time: Duration) -> Result<(), Error> {
         self.is_settled.store(true, Ordering::Relaxed);
         self.shared.holdings().release(self.held);
-        let held = self.shared.store.hold_outcomes(vec![self.held], time).await;
+        let held = self.shared.store.extend_outcomes(vec![self.held], time).await;
         held.map(drop).map_err(|error| Error::from(error).in_step("postponing an outcome"))
     }
 }
@@ -528,7 +528,7 @@ impl Drop for Delivery {
 fn release(shared: &Arc<Shared>, held: HeldOutcome, due_in: Duration) {
     let store = shared.store.clone();
     shared.run(Box::pin(async move {
-        if let Err(error) = store.hold_outcomes(vec![held], due_in).await {
+        if let Err(error) = store.extend_outcomes(vec![held], due_in).await {
             tracing::warn!(error = %error, "an outcome could not be released; its claim expires");
         }
     }));

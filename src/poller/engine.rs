@@ -208,7 +208,7 @@ impl Engine {
                 self.is_urgent |= at <= now;
                 self.agenda.bring_forward(partition, at);
             }
-            self.agenda.check(shared.tenants().by_partition(), now, shared.store.look_every());
+            self.agenda.check(shared.tenants().by_partition(), now, shared.store.check_interval());
             wait = wait.min(self.agenda.next_check_at().saturating_sub(now));
         }
         match self.call_in(now) {

@@ -53,7 +53,7 @@ pub enum Event {
         id: ProcessId,
     },
     /// A request failed with a transient error. It is repeated.
-    Trouble {
+    TransientError {
         /// The identifier of the sign-in or token request.
         id: ProcessId,
         /// What went wrong.
@@ -102,7 +102,7 @@ pub enum Event {
     /// A client's sign-ins are not polled until a probe succeeds or [`Poller::resume`](crate::Poller::resume) is
     /// called: the OP refuses the client, or several sign-ins in a row ended in a way that suggests a mistake of the
     /// client. Alert an operator.
-    GateClosed {
+    ClientRefused {
         /// The OP.
         issuer: Arc<str>,
         /// The client.
@@ -113,7 +113,7 @@ pub enum Event {
         probe_in: Duration,
     },
     /// A client's sign-ins are polled again.
-    GateOpened {
+    ClientAccepted {
         /// The OP.
         issuer: Arc<str>,
         /// The client.
@@ -150,7 +150,7 @@ pub enum Event {
     /// A store operation failed, or was not answered within a minute. Everything that needs the store waits. While
     /// failures last, one a minute is reported.
     /// Alert an operator.
-    StoreTrouble {
+    StoreFailed {
         /// What went wrong.
         error: Arc<Error>,
     },
@@ -231,9 +231,9 @@ impl Event {
             Self::UnknownError { .. } => "unknown_error",
             Self::Stale { .. } => "stale",
             Self::DeliveryOverdue { .. } => "delivery_overdue",
-            Self::GateClosed { .. } => "gate_closed",
+            Self::ClientRefused { .. } => "client_refused",
             Self::ClockJumped { .. } => "clock_jumped",
-            Self::StoreTrouble { .. } => "store_trouble",
+            Self::StoreFailed { .. } => "store_failed",
             Self::UnknownClient { .. } => "unknown_client",
             Self::MissingKey { .. } => "missing_key",
             Self::NewerFormat { .. } => "newer_format",
@@ -246,11 +246,11 @@ impl Event {
             | Self::InteractionRequired { .. }
             | Self::InteractionBegun { .. }
             | Self::SlowDown { .. }
-            | Self::Trouble { .. }
+            | Self::TransientError { .. }
             | Self::Pinged { .. }
             | Self::Decided { .. }
             | Self::Acknowledged { .. }
-            | Self::GateOpened { .. }
+            | Self::ClientAccepted { .. }
             | Self::Paused { .. }
             | Self::Resumed { .. }
             | Self::OpRecovered { .. }

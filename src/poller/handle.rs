@@ -77,7 +77,7 @@ impl Poller {
 
     /// Replaces the client with the same issuer and client identifier while the poller runs: with new secrets, keys,
     /// certificates or other settings. Polls and exchanges in flight finish with the old client; later ones use the new
-    /// one. If polling had stopped because the OP refused the client ([`Event::GateClosed`](super::Event::GateClosed)), it
+    /// one. If polling had stopped because the OP refused the client ([`Event::ClientRefused`](super::Event::ClientRefused)), it
     /// resumes. The limits of the client do not change.
     ///
     /// # Errors
@@ -89,8 +89,8 @@ impl Poller {
         let shared = self.shared();
         shared.allow_for(&client);
         let former = shared.tenants().replace(client)?;
-        let gate_change = former.replaced();
-        shared.emit_gate(&former, gate_change, "");
+        let breaker_change = former.replaced();
+        shared.emit_breaker(&former, breaker_change, "");
         shared.wake(former.partition, Duration::ZERO);
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Poller {
                 issuer: client.map(|client| client.issuer().to_owned()),
                 client_id: client.map(|client| client.client_id().to_owned()),
                 in_flight: tenant.as_ref().map_or(0, |tenant| tenant.in_flight()),
-                is_gate_closed: tenant.as_ref().is_some_and(|tenant| tenant.gate().is_closed()),
+                is_refused: tenant.as_ref().is_some_and(|tenant| tenant.breaker().is_tripped()),
                 paused_for: tenant.as_ref().and_then(|tenant| tenant.pause().probe_in(now)),
                 unreachable_for: tenant.as_ref().and_then(|tenant| tenant.reach().unreachable_for(now)),
                 rows,
@@ -213,7 +213,7 @@ impl Poller {
         Ok(rows.into_iter().map(of).collect())
     }
 
-    /// Opens the gate of a client that the OP had refused, and ends a pause because of `Retry-After`, without waiting
+    /// Polls again for a client that the OP had refused, and ends a pause because of `Retry-After`, without waiting
     /// for the next probe. A sign-in whose own poll was refused with `Retry-After` still waits.
     ///
     /// # Errors
@@ -222,8 +222,8 @@ impl Poller {
     pub fn resume(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
         let shared = self.shared();
         let tenant = shared.tenant_of(issuer, client_id)?;
-        let gate_change = tenant.gate().open();
-        shared.emit_gate(&tenant, gate_change, "");
+        let breaker_change = tenant.breaker().reset();
+        shared.emit_breaker(&tenant, breaker_change, "");
         let change = tenant.pause().end();
         shared.emit_pause(&tenant, change);
         Ok(())
@@ -279,7 +279,7 @@ pub struct ClientStats {
     /// Polls in flight in this replica.
     pub in_flight: usize,
     /// Whether the OP refuses the client, as far as this replica knows.
-    pub is_gate_closed: bool,
+    pub is_refused: bool,
     /// The time until the next probe, while the client pauses because of `Retry-After`.
     #[serde(serialize_with = "whole_seconds")]
     pub paused_for: Option<Duration>,
@@ -325,13 +325,13 @@ mod tests {
             issuer: Some("https://op.test".to_owned()),
             client_id: Some("the-app".to_owned()),
             in_flight: 1,
-            is_gate_closed: false,
+            is_refused: false,
             paused_for: Some(Duration::from_secs(60)),
             unreachable_for: None,
             rows,
         };
         let expected = json!({
-            "issuer": "https://op.test", "client_id": "the-app", "in_flight": 1, "is_gate_closed": false,
+            "issuer": "https://op.test", "client_id": "the-app", "in_flight": 1, "is_refused": false,
             "paused_for": 60, "unreachable_for": null, "partition": 7, "exchanging": 0, "waiting": 3, "answered": 0,
             "decided": 0, "acknowledged": 0, "overdue": 2, "undelivered": null,
         });

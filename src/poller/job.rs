@@ -8,8 +8,8 @@ use std::time::Duration;
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
+use super::circuit_breaker::GrantState;
 use super::event::{Event, ProgressText};
-use super::gate::GrantState;
 use super::measure;
 use super::record::{Record, Stage};
 use super::shared::Shared;
@@ -317,7 +317,7 @@ impl Job {
         }
         if let Some(error) = error {
             tracing::debug!(process = %id, error = %error, "a poll failed with a transient error");
-            self.shared.emit(Event::Trouble { id, error: Arc::new(error) });
+            self.shared.emit(Event::TransientError { id, error: Arc::new(error) });
         }
     }
 
@@ -351,7 +351,7 @@ impl Job {
             Err(error) => {
                 let pause = validation_pause(self.claimed.attempts.saturating_sub(1), error.retry_after());
                 let trouble = Trouble::of_error(&error, self.store_clock.moment(&*self.shared.clock).wall);
-                self.shared.emit(Event::Trouble { id: self.claimed.id, error: Arc::new(error) });
+                self.shared.emit(Event::TransientError { id: self.claimed.id, error: Arc::new(error) });
                 let schedule = trouble.recorded_in(&self.claimed.schedule);
                 Ok(Some(Settlement { schedule, ..self.settlement(Next::Answered, pause) }))
             }

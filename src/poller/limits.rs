@@ -11,13 +11,13 @@ use crate::client::Client;
 /// use std::time::Duration;
 /// use openid_deferred::poller::Limits;
 ///
-/// let limits = Limits::new().in_flight(16).ceiling(100, Duration::from_secs(1));
+/// let limits = Limits::new().in_flight(16).rate(100, Duration::from_secs(1));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "limits do nothing until they are given to a poller"]
 pub struct Limits {
     pub(super) in_flight: usize,
-    pub(super) ceiling: Option<Ceiling>,
+    pub(super) rate: Option<Rate>,
     pub(super) exchanges: usize,
 }
 
@@ -56,7 +56,7 @@ impl From<Client> for LimitedClient {
 
 /// The maximum number of polls in any time of the length `per`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ceiling {
+pub(super) struct Rate {
     polls: u32,
     per: Duration,
 }
@@ -64,11 +64,11 @@ pub(super) struct Ceiling {
 impl Limits {
     /// Returns the default limits: 64 polls and 256 exchanges in flight, and no limit on the rate.
     pub fn new() -> Self {
-        Self { in_flight: 64, ceiling: None, exchanges: 256 }
+        Self { in_flight: 64, rate: None, exchanges: 256 }
     }
 
     /// Sets the maximum number of polls in flight, at least one. As many stored successes may be verified in addition;
-    /// the rate limit, the gate and the pause of the client do not delay verification.
+    /// the rate limit, the circuit breaker and the pause of the client do not delay verification.
     pub fn in_flight(mut self, polls: usize) -> Self {
         self.in_flight = polls.max(1);
         self
@@ -77,8 +77,8 @@ impl Limits {
     /// Sets the maximum number of polls that begin in any time of the length `per`, at least one. A poll is one
     /// request, and up to three if the OP requires another DPoP nonce or the time of its own clock. Polls beyond the
     /// limit wait, the longest overdue first.
-    pub fn ceiling(mut self, polls: u32, per: Duration) -> Self {
-        self.ceiling = Some(Ceiling { polls: polls.max(1), per });
+    pub fn rate(mut self, polls: u32, per: Duration) -> Self {
+        self.rate = Some(Rate { polls: polls.max(1), per });
         self
     }
 
@@ -98,21 +98,21 @@ impl Default for Limits {
     }
 }
 
-impl Ceiling {
+impl Rate {
     /// How many polls may begin at once, because rows are claimed in batches.
     fn burst(self) -> u32 {
         (self.polls / 10).max(1)
     }
 
     /// The time that each poll is charged. With it, a burst and the polls in the rest of the time stay below the
-    /// ceiling.
+    /// rate.
     fn spacing(self) -> Duration {
         // Rounded up, because otherwise rounding would admit one more poll at the end.
         (self.per / (self.polls - (self.burst() - 1))).saturating_add(Duration::from_nanos(1))
     }
 }
 
-/// How much of a ceiling is used, on the monotonic clock.
+/// How much of a rate is used, on the monotonic clock.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     /// When the charges of all polls that have begun are used up.
@@ -121,9 +121,9 @@ pub(super) struct Meter {
 
 impl Meter {
     /// Returns how many of `free` polls may begin now, and if none may, the time until some may.
-    pub(super) fn admits(&self, ceiling: Option<Ceiling>, free: usize, now: Duration) -> (usize, Option<Duration>) {
-        let Some(ceiling) = ceiling else { return (free, None) };
-        let (burst, spacing) = (ceiling.burst(), ceiling.spacing());
+    pub(super) fn admits(&self, rate: Option<Rate>, free: usize, now: Duration) -> (usize, Option<Duration>) {
+        let Some(rate) = rate else { return (free, None) };
+        let (burst, spacing) = (rate.burst(), rate.spacing());
         let debt = self.paid_at.saturating_sub(now);
         let credit = spacing.saturating_mul(burst).saturating_sub(debt);
         let admitted = usize::try_from(credit.as_nanos() / spacing.as_nanos()).unwrap_or(usize::MAX);
@@ -136,16 +136,16 @@ impl Meter {
     }
 
     /// Records that a poll begins.
-    pub(super) fn takes(&mut self, ceiling: Option<Ceiling>, now: Duration) {
-        if let Some(ceiling) = ceiling {
-            self.paid_at = self.paid_at.max(now).saturating_add(ceiling.spacing());
+    pub(super) fn takes(&mut self, rate: Option<Rate>, now: Duration) {
+        if let Some(rate) = rate {
+            self.paid_at = self.paid_at.max(now).saturating_add(rate.spacing());
         }
     }
 
     /// Undoes the record of a poll that was not sent.
-    pub(super) fn takes_back(&mut self, ceiling: Option<Ceiling>) {
-        if let Some(ceiling) = ceiling {
-            self.paid_at = self.paid_at.saturating_sub(ceiling.spacing());
+    pub(super) fn takes_back(&mut self, rate: Option<Rate>) {
+        if let Some(rate) = rate {
+            self.paid_at = self.paid_at.saturating_sub(rate.spacing());
         }
     }
 }
@@ -157,19 +157,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_ceiling_all_room_is_used() {
+    fn without_a_rate_limit_all_slots_are_used() {
         assert_eq!(Meter::default().admits(None, 64, Duration::from_secs(9)), (64, None));
     }
 
     #[test]
     fn one_in_a_while_waits_for_the_while_to_pass() {
-        let ceiling = Limits::new().ceiling(1, Duration::from_secs(10)).ceiling;
+        let rate = Limits::new().rate(1, Duration::from_secs(10)).rate;
         let (mut meter, now) = (Meter::default(), Duration::from_secs(100));
-        assert_eq!(meter.admits(ceiling, 64, now), (1, None));
-        meter.takes(ceiling, now);
-        let (admitted, wait) = meter.admits(ceiling, 64, now);
+        assert_eq!(meter.admits(rate, 64, now), (1, None));
+        meter.takes(rate, now);
+        let (admitted, wait) = meter.admits(rate, 64, now);
         assert_eq!((admitted, wait.map(|wait| wait.as_secs())), (0, Some(10)));
-        assert_eq!(meter.admits(ceiling, 64, now + wait.unwrap()), (1, None));
+        assert_eq!(meter.admits(rate, 64, now + wait.unwrap()), (1, None));
     }
 
     proptest! {
@@ -181,14 +181,14 @@ mod tests {
             pauses in prop::collection::vec(0..300_u64, 1..200),
         ) {
             let per = Duration::from_millis(per);
-            let ceiling = Limits::new().ceiling(polls, per).ceiling;
+            let rate = Limits::new().rate(polls, per).rate;
             let (mut meter, mut now) = (Meter::default(), Duration::from_secs(1));
             let mut begun: Vec<Duration> = Vec::new();
             for pause in pauses {
-                let (admitted, wait) = meter.admits(ceiling, 10_000, now);
+                let (admitted, wait) = meter.admits(rate, 10_000, now);
                 prop_assert_eq!(admitted == 0, wait.is_some());
                 for _ in 0..admitted {
-                    meter.takes(ceiling, now);
+                    meter.takes(rate, now);
                     begun.push(now);
                 }
                 // The caller waits at least as long as it was told.

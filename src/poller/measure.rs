@@ -30,7 +30,7 @@ const OUTCOMES: &str = "openid_deferred_outcomes_total";
 const ACKNOWLEDGED: &str = "openid_deferred_acknowledged_total";
 /// Whether the OP refuses the client.
 #[cfg(feature = "metrics")]
-const GATE_CLOSED: &str = "openid_deferred_gate_closed";
+const CLIENT_REFUSED: &str = "openid_deferred_client_refused";
 /// Ping Callbacks, by the status of the response.
 #[cfg(feature = "metrics")]
 const PINGS: &str = "openid_deferred_pings_total";
@@ -115,9 +115,9 @@ impl Measure {
         self.count(OUTCOMES, "outcome", outcome_name(outcome));
     }
 
-    pub(super) fn set_gate_closed(&self, is_closed: bool) {
+    pub(super) fn set_refused(&self, is_refused: bool) {
         #[cfg(feature = "metrics")]
-        metrics::gauge!(GATE_CLOSED, self.labels.iter()).set(u32::from(is_closed));
+        metrics::gauge!(CLIENT_REFUSED, self.labels.iter()).set(u32::from(is_refused));
     }
 
     pub(super) fn set_paused(&self, is_paused: bool) {
@@ -151,7 +151,7 @@ impl Measure {
 
     /// Resets the gauges of a client that was just added or removed.
     pub(super) fn reset(&self, partition: Partition) {
-        self.set_gate_closed(false);
+        self.set_refused(false);
         self.set_paused(false);
         self.set_unreachable(false);
         self.counted(&PartitionStats::empty(partition));
@@ -240,7 +240,7 @@ pub(super) fn describe() {
         );
         describe_counter!(OUTCOMES, Unit::Count, "Ended sign-ins, by outcome");
         describe_counter!(ACKNOWLEDGED, Unit::Count, "Acknowledged outcomes");
-        describe_gauge!(GATE_CLOSED, Unit::Count, "1 while the OP refuses the client, as far as this replica knows");
+        describe_gauge!(CLIENT_REFUSED, Unit::Count, "1 while the OP refuses the client, as far as this replica knows");
         describe_counter!(PINGS, Unit::Count, "Ping Callbacks, by the status of the response");
         describe_counter!(ALERTS, Unit::Count, "Events that operators should be alerted to, by kind");
         describe_gauge!(OP_UNREACHABLE, Unit::Count, "1 while the OP gives this replica no usable answers to polls");
@@ -265,7 +265,7 @@ pub(super) fn answer_name(answer: &Answer) -> &'static str {
         Some(Verdict::Expired) => "expired",
         Some(Verdict::GrantRefused) => "failed",
         Some(Verdict::ClientRefused | Verdict::ScopeRefused) => "refused",
-        Some(Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost) => "trouble",
+        Some(Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost) => "transient_error",
     }
 }
 

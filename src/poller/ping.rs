@@ -47,14 +47,14 @@ impl Poller {
         let tenant = shared.tenant_of(client.issuer(), client.client_id())?;
         let ping = Ping { id: process.map(ProcessId::from_bytes), lookups: shared.lookups(&tenant, identifier)? };
         match shared.store.ping(ping).await? {
-            Pinged::Noted { id, .. } => {
+            Pinged::Recorded { id, .. } => {
                 shared.emit(Event::Pinged { id });
                 shared.wake(tenant.partition, Duration::ZERO);
                 Ok(true)
             }
             // There is no poll to bring forward, which is not a mistake of the OP.
             Pinged::Ended(_) | Pinged::NotFound => Ok(true),
-            Pinged::Foreign => Ok(false),
+            Pinged::Mismatch => Ok(false),
         }
     }
 }

@@ -121,7 +121,7 @@ async fn reseal_all(
     progress(now);
     let (mut rotation, mut after) = (Rotation::default(), None);
     loop {
-        let rows = store.sealed_otherwise(primary, after, BATCH).await?;
+        let rows = store.not_sealed_with(primary, after, BATCH).await?;
         let Some(last) = rows.last() else { break };
         after = Some(last.id);
         let mut reseals = Vec::with_capacity(rows.len());

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
+use super::circuit_breaker::{BreakerChange, GrantState};
 use super::event::Event;
-use super::gate::{GateChange, GrantState};
 use super::holdings::Holdings;
 use super::limits::Limits;
 use super::measure;
@@ -154,7 +154,7 @@ impl Shared {
         let error = Error::from(error);
         if self.is_due(Cause::Store) {
             tracing::error!(error = %error, "a store operation failed; {consequence}");
-            self.emit(Event::StoreTrouble { error: Arc::new(error) });
+            self.emit(Event::StoreFailed { error: Arc::new(error) });
         } else {
             tracing::debug!(error = %error, "a store operation failed again; {consequence}");
         }
@@ -212,7 +212,7 @@ impl Shared {
         let _settling = Counted::new(&self.settling);
         let mut pause = COMMIT_PAUSE;
         loop {
-            match catch_panic(self.store.work(vec![settlement.clone()], None)).await {
+            match catch_panic(self.store.settle_and_claim(vec![settlement.clone()], None)).await {
                 Ok(Ok(_)) => return,
                 Ok(Err(error)) => self.store_failed(error, "an answer of the OP cannot be stored yet"),
                 Err(Panicked) => {
@@ -226,22 +226,22 @@ impl Shared {
         }
     }
 
-    /// Applies an answer to a poll to the gate and the pause of its client.
+    /// Applies an answer to a poll to the breaker and the pause of its client.
     pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer, grant: GrantState) {
         let now = self.clock.monotonic();
-        let mut gate = tenant.gate();
+        let mut breaker = tenant.breaker();
         if tenant.is_retired() {
             return;
         }
-        let gate_change = gate.answered(answer, grant, now);
-        drop(gate);
+        let breaker_change = breaker.answered(answer, grant, now);
+        drop(breaker);
         let change = tenant.pause().answered(answer, now);
         self.emit_pause(tenant, change);
         let code = match answer {
             Answer::Error { response, .. } => response.code(),
             _ => "",
         };
-        self.emit_gate(tenant, gate_change, code);
+        self.emit_breaker(tenant, breaker_change, code);
     }
 
     pub(super) fn emit_pause(&self, tenant: &Tenant, change: PauseChange) {
@@ -272,29 +272,29 @@ impl Shared {
         }
     }
 
-    pub(super) fn emit_gate(&self, tenant: &Tenant, gate_change: GateChange, code: &str) {
+    pub(super) fn emit_breaker(&self, tenant: &Tenant, breaker_change: BreakerChange, code: &str) {
         let (issuer, client_id) = (tenant.client.issuer().into(), tenant.client.client_id().into());
-        match gate_change {
-            GateChange::Nothing => {}
-            GateChange::ProbesAgain => self.wake(tenant.partition, Duration::ZERO),
-            GateChange::Closes { probe_in } => {
-                tenant.measure.set_gate_closed(true);
+        match breaker_change {
+            BreakerChange::Nothing => {}
+            BreakerChange::ProbesAgain => self.wake(tenant.partition, Duration::ZERO),
+            BreakerChange::Trips { probe_in } => {
+                tenant.measure.set_refused(true);
                 tracing::error!(
                     issuer = tenant.client.issuer(),
                     client_id = tenant.client.client_id(),
                     code,
                     "the OP refuses this client; its sign-ins are not polled"
                 );
-                self.emit(Event::GateClosed { issuer, client_id, code: code.into(), probe_in });
+                self.emit(Event::ClientRefused { issuer, client_id, code: code.into(), probe_in });
             }
-            GateChange::Opens => {
-                tenant.measure.set_gate_closed(false);
+            BreakerChange::Resets => {
+                tenant.measure.set_refused(false);
                 tracing::info!(
                     issuer = tenant.client.issuer(),
                     client_id = tenant.client.client_id(),
                     "the OP accepts this client again"
                 );
-                self.emit(Event::GateOpened { issuer, client_id });
+                self.emit(Event::ClientAccepted { issuer, client_id });
                 self.wake(tenant.partition, Duration::ZERO);
             }
         }

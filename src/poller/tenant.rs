@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::cancellations::Cancellations;
-use super::gate::{Gate, GateChange};
+use super::circuit_breaker::{BreakerChange, CircuitBreaker};
 use super::limits::{Limits, Meter};
 use super::measure::Measure;
 use super::pause::Pause;
@@ -28,7 +28,7 @@ pub(super) struct Tenant {
     pub(super) measure: Measure,
     pub(super) limits: Limits,
     meter: Arc<Mutex<Meter>>,
-    gate: Arc<Mutex<Gate>>,
+    breaker: Arc<Mutex<CircuitBreaker>>,
     pause: Arc<Mutex<Pause>>,
     /// Whether the current pause was reported.
     pub(super) pause_emitted: Arc<AtomicBool>,
@@ -56,7 +56,7 @@ impl Tenant {
             measure,
             limits,
             meter: Arc::default(),
-            gate: Arc::default(),
+            breaker: Arc::default(),
             pause: Arc::default(),
             pause_emitted: Arc::default(),
             reach: Arc::default(),
@@ -77,7 +77,7 @@ impl Tenant {
             partition: self.partition,
             limits: self.limits,
             meter: self.meter.clone(),
-            gate: self.gate.clone(),
+            breaker: self.breaker.clone(),
             pause: self.pause.clone(),
             pause_emitted: self.pause_emitted.clone(),
             reach: self.reach.clone(),
@@ -94,10 +94,10 @@ impl Tenant {
         self.client.issuer() == issuer && self.client.client_id() == client_id
     }
 
-    /// Records that another tenant has replaced it, and opens the gate for that one.
-    pub(super) fn replaced(&self) -> GateChange {
+    /// Records that another tenant has replaced it, and resets the breaker for that one.
+    pub(super) fn replaced(&self) -> BreakerChange {
         self.is_retired.store(true, Ordering::Release);
-        self.gate().open()
+        self.breaker().reset()
     }
 
     /// Records that the client was removed.
@@ -113,13 +113,13 @@ impl Tenant {
     /// Returns how many more polls may begin now, and the time until that changes by itself, if it does.
     pub(super) fn admits(&self, now: Duration) -> (usize, Option<Duration>) {
         let free = self.limits.in_flight.saturating_sub(self.in_flight());
-        let (free, metered) = self.meter().admits(self.limits.ceiling, free, now);
-        let (free, gated) = self.gate().admits(free, now);
+        let (free, metered) = self.meter().admits(self.limits.rate, free, now);
+        let (free, refused) = self.breaker().admits(free, now);
         let (free, paused) = self.pause().admits(free, now);
-        (free, gated.max(metered).max(paused))
+        (free, refused.max(metered).max(paused))
     }
 
-    /// How many more verifications may begin now. The gate, the pause and the ceiling do not apply, because a
+    /// How many more verifications may begin now. The breaker, the pause and the rate limit do not apply, because a
     /// verification requests only keys from the OP.
     pub(super) fn free_verification_slots(&self) -> usize {
         self.limits.in_flight.saturating_sub(self.verifying())
@@ -141,8 +141,8 @@ impl Tenant {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn breaker(&self) -> MutexGuard<'_, CircuitBreaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn pause(&self) -> MutexGuard<'_, Pause> {

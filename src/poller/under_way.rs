@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::gate::GateProbe;
+use super::circuit_breaker::BreakerProbe;
 use super::pause::PauseProbe;
 use super::shared::Shared;
 use super::tenant::Tenant;
@@ -23,8 +23,8 @@ pub(super) struct UnderWay {
     kind: JobKind,
     /// Whether its request was sent.
     was_sent: Arc<AtomicBool>,
-    /// The closed gate and the pause that it is a probe of.
-    gate_probe: Option<GateProbe>,
+    /// The tripped breaker and the pause that it is a probe of.
+    breaker_probe: Option<BreakerProbe>,
     pause_probe: Option<PauseProbe>,
 }
 
@@ -40,11 +40,11 @@ impl Tenant {
     ) -> UnderWay {
         shared.under_way.fetch_add(1, Ordering::Relaxed);
         let (shared, tenant) = (shared.clone(), self.clone());
-        let mut under_way = UnderWay { shared, tenant, kind, was_sent, gate_probe: None, pause_probe: None };
+        let mut under_way = UnderWay { shared, tenant, kind, was_sent, breaker_probe: None, pause_probe: None };
         if kind == JobKind::Poll {
-            under_way.gate_probe = self.gate().probes(now);
+            under_way.breaker_probe = self.breaker().probes(now);
             under_way.pause_probe = self.pause().probes(now);
-            self.meter().takes(self.limits.ceiling, now);
+            self.meter().takes(self.limits.rate, now);
             let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
             self.measure.in_flight(before + 1);
         } else {
@@ -55,10 +55,10 @@ impl Tenant {
 
     /// Undoes the records of a poll that was not sent. Returns whether another poll can be the probe instead.
     fn take_back(&self, under_way: &UnderWay) -> bool {
-        self.meter().takes_back(self.limits.ceiling);
-        let gate = under_way.gate_probe.as_ref().is_some_and(|probe| self.gate().take_back(probe));
+        self.meter().takes_back(self.limits.rate);
+        let breaker = under_way.breaker_probe.as_ref().is_some_and(|probe| self.breaker().take_back(probe));
         let pause = under_way.pause_probe.as_ref().is_some_and(|probe| self.pause().take_back(probe));
-        gate || pause
+        breaker || pause
     }
 }
 

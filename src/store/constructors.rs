@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::ProcessId;
 use super::row::{
     Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, ClockJump, Erased, Fingerprint,
-    HeldOutcome, NewProcess, Next, Noticed, OutcomeClaim, Outcomes, Partition, Ping, Process, Reseal, SealedBody,
+    HeldOutcome, NewProcess, Next, Noticed, OutcomeBatch, OutcomeClaim, Partition, Ping, Process, Reseal, SealedBody,
     Settlement, State, Work,
 };
 use super::stats::KeyStats;
@@ -143,7 +143,7 @@ impl OutcomeClaim {
     }
 }
 
-impl Outcomes {
+impl OutcomeBatch {
     /// Creates the answer to a claim of outcomes after which none is waiting.
     pub fn new(claimed: Vec<ClaimedOutcome>) -> Self {
         Self { claimed, set_aside: Vec::new(), next_in: None }

@@ -39,8 +39,8 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::{
-    Claim, ClaimQuota, Claimed, Fingerprint, Insertion, Listing, NewProcess, Next, OutcomeClaim, Outcomes, Partition,
-    Ping, Pinged, Process, ProcessId, SealedBody, Settled, Settlement, State, Store, StoreProblem, Work,
+    Claim, ClaimQuota, Claimed, Fingerprint, Insertion, Listing, NewProcess, Next, OutcomeBatch, OutcomeClaim,
+    Partition, Ping, Pinged, Process, ProcessId, SealedBody, Settled, Settlement, State, Store, StoreProblem, Work,
 };
 
 mod clamp;
@@ -180,13 +180,13 @@ impl Case<'_> {
         id
     }
 
-    async fn work(&self, settlements: Vec<Settlement>, limit: usize) -> Work {
-        self.store().work(settlements, Some(claim(limit))).await.unwrap()
+    async fn settle_and_claim(&self, settlements: Vec<Settlement>, limit: usize) -> Work {
+        self.store().settle_and_claim(settlements, Some(claim(limit))).await.unwrap()
     }
 
     /// A claim for several partitions.
     async fn work_for(&self, quotas: Vec<ClaimQuota>, limit: usize) -> Work {
-        self.store().work(vec![], Some(Claim { quotas, limit, ..claim(limit) })).await.unwrap()
+        self.store().settle_and_claim(vec![], Some(Claim { quotas, limit, ..claim(limit) })).await.unwrap()
     }
 
     /// Claims the one row that these limits allow.
@@ -198,11 +198,11 @@ impl Case<'_> {
     }
 
     async fn claim(&self, limit: usize) -> Vec<Claimed> {
-        self.work(vec![], limit).await.claimed
+        self.settle_and_claim(vec![], limit).await.claimed
     }
 
     async fn settle(&self, settlement: Settlement) -> Settled {
-        self.store().work(vec![settlement], None).await.unwrap().settled[0]
+        self.store().settle_and_claim(vec![settlement], None).await.unwrap().settled[0]
     }
 
     /// Claims the one row that is due.
@@ -216,7 +216,7 @@ impl Case<'_> {
         self.store().load(id).await.unwrap().expect("the row is there")
     }
 
-    async fn outcomes(&self, lease: Duration) -> Outcomes {
+    async fn outcomes(&self, lease: Duration) -> OutcomeBatch {
         let claim = OutcomeClaim { limit: 10, after: None, lease, format: 1, keys: vec![KEY] };
         self.store().claim_outcomes(claim).await.unwrap()
     }
@@ -256,7 +256,7 @@ fn next_in(work: &Work) -> Option<Duration> {
 }
 
 fn noted(id: ProcessId) -> Pinged {
-    Pinged::Noted { id, partition: PARTITION }
+    Pinged::Recorded { id, partition: PARTITION }
 }
 
 fn id(number: u8) -> ProcessId {

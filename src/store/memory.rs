@@ -10,8 +10,8 @@ use super::changes::Changes;
 use super::rules::Held;
 use super::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
-    Insertion, KeyStats, Listing, NewProcess, OutcomeClaim, Outcomes, Page, Partition, PartitionStats, Ping, Pinged,
-    Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Insertion, KeyStats, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition, PartitionStats, Ping,
+    Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 use crate::clock::{Clock, SystemClock, saturating_add};
 
@@ -91,7 +91,11 @@ impl Store for MemoryStore {
         })
     }
 
-    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+    fn settle_and_claim(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<Claim>,
+    ) -> BoxFuture<'_, Result<Work, StoreError>> {
         let origin = self.origin;
         self.run_and_notify(move |table, now| {
             let changed = Changed::after(&settlements, claim.as_ref());
@@ -115,11 +119,15 @@ impl Store for MemoryStore {
         self.run(move |table, _| table.cancel(id, to))
     }
 
-    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
+    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<OutcomeBatch, StoreError>> {
         self.run(move |table, now| table.claim_outcomes(&claim, now))
     }
 
-    fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+    fn extend_outcomes(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
         self.run_and_notify(move |table, now| {
             let holds: Vec<_> = held.iter().map(|held| table.hold(held, now, due_in)).collect();
             let outcomes = holds.contains(&Held::Sooner);
@@ -164,13 +172,13 @@ impl Store for MemoryStore {
         self.run(|table, _| table.keys())
     }
 
-    fn sealed_otherwise(
+    fn not_sealed_with(
         &self,
         key: [u8; 4],
         after: Option<ProcessId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>> {
-        self.run(move |table, now| table.sealed_otherwise(key, after, limit, now))
+        self.run(move |table, now| table.not_sealed_with(key, after, limit, now))
     }
 
     fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
@@ -222,7 +230,7 @@ impl Store for MemoryStore {
         self.changes.next()
     }
 
-    fn look_every(&self) -> Duration {
+    fn check_interval(&self) -> Duration {
         // Only this process changes the rows, and it notifies of every change.
         Duration::from_secs(3600)
     }

@@ -11,8 +11,8 @@ use super::changes::Changes;
 use super::rules::Held;
 use super::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
-    Insertion, KeyStats, Listing, NewProcess, OutcomeClaim, Outcomes, Page, Partition, PartitionStats, Ping, Pinged,
-    Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Insertion, KeyStats, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition, PartitionStats, Ping,
+    Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 use crate::clock::{Clock as _, SystemClock};
 
@@ -116,7 +116,7 @@ use session::Session;
 ///
 /// Claims skip the rows that another replica is claiming (`SKIP LOCKED`). All claims use the database's clock.
 /// [`changed`](Store::changed) reports changes made through this value at once. The changes of other replicas are found
-/// by [polling the store](PostgresStoreBuilder::look_every), or at once with
+/// by [polling the store](PostgresStoreBuilder::check_interval), or at once with
 /// [notifications](PostgresStoreBuilder::notifications).
 ///
 /// # Long transactions
@@ -136,7 +136,7 @@ pub struct PostgresStore {
     /// The quoted name of the schema, with a dot at the end.
     schema: String,
     prepares: bool,
-    look_every: Duration,
+    check_interval: Duration,
     timeout: Duration,
     changes: Changes,
     notifications: Option<Notifications>,
@@ -254,7 +254,11 @@ impl Store for PostgresStore {
         }))
     }
 
-    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+    fn settle_and_claim(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<Claim>,
+    ) -> BoxFuture<'_, Result<Work, StoreError>> {
         let changed = Changed::after(&settlements, claim.as_ref());
         let call = async move {
             let session = self.transaction().await?;
@@ -282,7 +286,7 @@ impl Store for PostgresStore {
             let session = self.session().await?;
             let pinged = work::ping(&session, &ping).await?;
             session.finish();
-            if matches!(pinged, Pinged::Noted { .. }) {
+            if matches!(pinged, Pinged::Recorded { .. }) {
                 self.announce(Changed::WORK);
             }
             Ok(pinged)
@@ -298,7 +302,7 @@ impl Store for PostgresStore {
         }))
     }
 
-    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
+    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<OutcomeBatch, StoreError>> {
         Box::pin(self.bounded(async move {
             let session = self.transaction().await?;
             let (outcomes, found) = outcomes::claim_outcomes(&session, &self.due_bounds, &claim).await?;
@@ -308,7 +312,11 @@ impl Store for PostgresStore {
         }))
     }
 
-    fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+    fn extend_outcomes(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
         let changed = |holds: Option<&Vec<Held>>| Changed {
             work: false,
             outcomes: holds.is_none_or(|holds| holds.contains(&Held::Sooner)),
@@ -370,7 +378,7 @@ impl Store for PostgresStore {
         }))
     }
 
-    fn sealed_otherwise(
+    fn not_sealed_with(
         &self,
         key: [u8; 4],
         after: Option<ProcessId>,
@@ -475,8 +483,8 @@ impl Store for PostgresStore {
         self.changes.next()
     }
 
-    fn look_every(&self) -> Duration {
-        self.look_every
+    fn check_interval(&self) -> Duration {
+        self.check_interval
     }
 }
 

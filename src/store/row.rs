@@ -217,7 +217,7 @@ pub struct ClaimQuota {
     pub verifications: usize,
 }
 
-/// The answer to [`Store::work`](super::Store::work).
+/// The answer to [`Store::settle_and_claim`](super::Store::settle_and_claim).
 #[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct Work {
@@ -326,7 +326,7 @@ pub enum Clamped {
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Changed {
-    /// Rows may have become due for [`Store::work`](super::Store::work).
+    /// Rows may have become due for [`Store::settle_and_claim`](super::Store::settle_and_claim).
     pub work: bool,
     /// Outcomes may have become due for [`Store::claim_outcomes`](super::Store::claim_outcomes).
     pub outcomes: bool,
@@ -342,7 +342,7 @@ impl Changed {
     /// Nothing has changed.
     pub const NOTHING: Self = Self { work: false, outcomes: false };
 
-    /// Returns what a call of [`Store::work`](super::Store::work) changes for others. A call that claims gets the due
+    /// Returns what a call of [`Store::settle_and_claim`](super::Store::settle_and_claim) changes for others. A call that claims gets the due
     /// times of the rows that it settles in its answer.
     pub(super) fn after(settlements: &[Settlement], claim: Option<&Claim>) -> Self {
         Self {
@@ -419,8 +419,8 @@ pub struct Ping {
 /// The result of a ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pinged {
-    /// It was noted.
-    Noted {
+    /// It was recorded.
+    Recorded {
         /// The sign-in.
         id: ProcessId,
         /// Its partition.
@@ -429,7 +429,7 @@ pub enum Pinged {
     /// This sign-in is no longer polled, so pings have no effect.
     Ended(ProcessId),
     /// The `deferred_auth_id` does not belong to the sign-in that the token names.
-    Foreign,
+    Mismatch,
     /// There is no such sign-in, or no longer.
     NotFound,
 }
@@ -454,7 +454,7 @@ pub struct OutcomeClaim {
 /// The answer to [`Store::claim_outcomes`](super::Store::claim_outcomes).
 #[non_exhaustive]
 #[derive(Debug, Clone)]
-pub struct Outcomes {
+pub struct OutcomeBatch {
     /// The claimed outcomes, from the partitions by round robin, and the earliest of each partition first.
     pub claimed: Vec<ClaimedOutcome>,
     /// Rows that the claim found without a body. They do not become due again.

@@ -7,8 +7,8 @@ use futures_core::future::BoxFuture;
 
 use super::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
-    Insertion, KeyStats, Listing, NewProcess, OutcomeClaim, Outcomes, Page, Partition, PartitionStats, Ping, Pinged,
-    Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Insertion, KeyStats, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition, PartitionStats, Ping,
+    Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 
 macro_rules! forward {
@@ -22,18 +22,18 @@ macro_rules! forward {
 impl<S: Store + ?Sized> Store for Arc<S> {
     forward! {
         insert(process: NewProcess) -> Insertion;
-        work(settlements: Vec<Settlement>, claim: Option<Claim>) -> Work;
+        settle_and_claim(settlements: Vec<Settlement>, claim: Option<Claim>) -> Work;
         load(id: ProcessId) -> Option<Process>;
         ping(ping: Ping) -> Pinged;
         cancel(id: ProcessId, to: Cancellation) -> Option<Cancellation>;
-        claim_outcomes(claim: OutcomeClaim) -> Outcomes;
-        hold_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
+        claim_outcomes(claim: OutcomeClaim) -> OutcomeBatch;
+        extend_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
         acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         forget(id: ProcessId) -> bool;
         purge(limit: usize) -> usize;
         spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
         clamp_due_times(clamp: Clamp) -> Clamped;
-        sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
+        not_sealed_with(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         keys() -> Vec<KeyStats>;
         stats() -> Vec<PartitionStats>;
@@ -50,8 +50,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).changed()
     }
 
-    fn look_every(&self) -> Duration {
-        (**self).look_every()
+    fn check_interval(&self) -> Duration {
+        (**self).check_interval()
     }
 
     fn is_ephemeral(&self) -> bool {

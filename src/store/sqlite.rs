@@ -12,8 +12,8 @@ use super::changes::Changes;
 use super::rules::Held;
 use super::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
-    Insertion, KeyStats, Listing, NewProcess, OutcomeClaim, Outcomes, Page, Partition, PartitionStats, Ping, Pinged,
-    Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Insertion, KeyStats, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition, PartitionStats, Ping,
+    Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -170,7 +170,11 @@ impl Store for SqliteStore {
         Box::pin(self.write_and_notify(|_| Changed::WORK, move |file, now| table::insert(file, now, &process)))
     }
 
-    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+    fn settle_and_claim(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<Claim>,
+    ) -> BoxFuture<'_, Result<Work, StoreError>> {
         let changed = Changed::after(&settlements, claim.as_ref());
         let call = move |file: &Connection, now| table::work(file, now, &settlements, claim.as_ref());
         Box::pin(self.write_and_notify(move |_| changed, call))
@@ -188,11 +192,15 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |file, _| table::cancel(file, id, to)))
     }
 
-    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
+    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<OutcomeBatch, StoreError>> {
         Box::pin(self.write(move |file, now| table::claim_outcomes(file, now, &claim)))
     }
 
-    fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+    fn extend_outcomes(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
         let changed = |holds: &Vec<Held>| Changed { work: false, outcomes: holds.contains(&Held::Sooner) };
         let call = self.write_and_notify(changed, move |file, now| table::hold(file, now, &held, due_in));
         Box::pin(async { Ok(call.await?.into_iter().map(|hold| hold != Held::NoLonger).collect()) })
@@ -222,13 +230,13 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |file, now| table::spread(file, now, partition, overdue_for, limit)))
     }
 
-    fn sealed_otherwise(
+    fn not_sealed_with(
         &self,
         key: [u8; 4],
         after: Option<ProcessId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>> {
-        Box::pin(self.read(move |file, now| table::sealed_otherwise(file, now, key, after, limit)))
+        Box::pin(self.read(move |file, now| table::not_sealed_with(file, now, key, after, limit)))
     }
 
     fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
@@ -285,7 +293,7 @@ impl Store for SqliteStore {
         self.changes.next()
     }
 
-    fn look_every(&self) -> Duration {
+    fn check_interval(&self) -> Duration {
         // Waiters are notified of all changes, but due times are on a wall clock that may jump.
         Duration::from_secs(5)
     }

@@ -1,7 +1,7 @@
 //! CIBA: requests for a user whom the application names, and the same waits as in the other dialects.
 
 use openid_deferred::ciba::{AuthenticationRequest, UserHint};
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::store::ProcessId;
 use openid_deferred::testing::{DecisionPolicy, Endpoint};
 use openid_deferred::{Clock as _, Outcome, Poll, Poller};
@@ -71,7 +71,7 @@ impl World {
         self.show_result(&answer);
         self.search_rows().await;
         match answer {
-            Ok(SignIn::Deferred(id)) => Some(id),
+            Ok(AcceptedSignIn::Deferred(id)) => Some(id),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! The IETF dialect: grants without a user, `interaction_uri`, and the same scenarios as in the other dialect.
 
-use openid_deferred::poller::TokenAnswer as Accepted;
+use openid_deferred::poller::AcceptedTokenRequest as Accepted;
 use openid_deferred::store::{ProcessId, State};
 use openid_deferred::testing::{Endpoint, Fault};
 use openid_deferred::tokens::TokenTypeHint;

@@ -39,7 +39,7 @@ impl Place {
             }
             Self::Database(database) => {
                 let builder = PostgresStore::builder(&database.url).schema(&database.schema);
-                let builder = builder.look_every(Duration::from_secs(3600)).pool_size(2);
+                let builder = builder.check_interval(Duration::from_secs(3600)).pool_size(2);
                 log.show(&builder);
                 let store = builder.connect().await.unwrap();
                 log.show(&store);

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use openid_deferred::ciba::DeliveryMode;
 use openid_deferred::encryption::{ClientAlgorithms, DecryptionKey, KeyManagementAlgorithm};
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::{Events, SignIn};
+use openid_deferred::poller::{AcceptedSignIn, Events};
 use openid_deferred::store::{ProcessId, SealedBody, Store};
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, InterimToken, NoncePolicy, RecordedRequest, SeededRandom, TestCertificate, TestClient,
@@ -253,7 +253,7 @@ impl World {
         self.show_result(&accepted);
         self.search_rows().await;
         let id = match accepted {
-            Ok(SignIn::Deferred(id)) => Some(id),
+            Ok(AcceptedSignIn::Deferred(id)) => Some(id),
             _ => None,
         };
         (poller, id)
@@ -291,7 +291,7 @@ impl World {
         }
         while let Some(event) = tokio::task::unconstrained(events.next()).now_or_never().flatten() {
             self.log.show(&event);
-            if let openid_deferred::poller::Event::Trouble { error, .. } = &event {
+            if let openid_deferred::poller::Event::TransientError { error, .. } = &event {
                 self.log.show_error(error);
             }
         }
@@ -383,7 +383,7 @@ impl World {
 
     /// Searches the rows and, with the key, their sealed content.
     pub async fn search_rows(&self) {
-        let rows = self.store.sealed_otherwise([0; 4], None, usize::MAX).await.unwrap();
+        let rows = self.store.not_sealed_with([0; 4], None, usize::MAX).await.unwrap();
         for row in rows {
             self.log.show(&row);
             let SealedBody { bytes, .. } = row.body.expect("only rows with bodies are asked for");

@@ -121,7 +121,7 @@ async fn one_sign_in_is_shown_polled_and_requeued() {
         let run = place.run(&["poll-now", &text, "--json"]);
         world.assert_no_secrets(&run);
         let answer = run.json();
-        assert_eq!((&answer["id"], &answer["result"]), (&json!(text), &json!("noted")));
+        assert_eq!((&answer["id"], &answer["result"]), (&json!(text), &json!("scheduled")));
         assert!(answer["due_in_seconds"].as_u64().is_some(), "{answer}");
         assert!(place.run(&["poll-now", &text]).stdout.starts_with(&text));
 
@@ -141,7 +141,7 @@ async fn a_sign_in_is_cancelled_and_forgotten_beside_a_running_poller() {
 
         let run = place.run(&["cancel", &id, "--json"]);
         world.assert_no_secrets(&run);
-        assert_eq!(run.json(), json!({ "id": id, "result": "noted" }));
+        assert_eq!(run.json(), json!({ "id": id, "result": "requested" }));
         assert!(world.poller.status(ids[0]).await.unwrap().unwrap().is_cancelled());
         assert!(!world.poller.status(ids[1]).await.unwrap().unwrap().is_cancelled());
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::store::{PostgresStore, ProcessId, SqliteStore, Store};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, TestClient, TestProvider, TestUser};
 use openid_deferred::{Client, ClientAuthentication, Keyring, Poller, SealingKey, SystemRandom};
@@ -136,7 +136,7 @@ impl World {
             let request = self.client.authorize().context("order 4711").reference(*reference);
             let (url, session) = request.start().await.unwrap();
             match self.poller.authorization_response(&self.op.visit(url).query(), session).await.unwrap() {
-                SignIn::Deferred(id) => ids.push(id),
+                AcceptedSignIn::Deferred(id) => ids.push(id),
                 other => panic!("{other:?}"),
             }
         }

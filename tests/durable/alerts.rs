@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::poller::{Event, Events, SignIn};
+use openid_deferred::poller::{AcceptedSignIn, Event, Events};
 use openid_deferred::store::{NewProcess, Partition, ProcessId, Reseal, SealedBody, State, Store};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestClock};
 use openid_deferred::{Keyring, Outcome, Poller, SealingKey};
@@ -290,7 +290,7 @@ async fn a_stream_of_outcomes_asks_the_store_when_something_was_decided_and_not_
     for _ in 0..10 {
         let (url, session) = client.authorize().start().await.unwrap();
         let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
-        assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
+        assert!(matches!(accepted, Ok(AcceptedSignIn::Deferred(_))), "{accepted:?}");
     }
     let mut outcomes = poller.outcomes();
     let first = next(&mut outcomes).await;

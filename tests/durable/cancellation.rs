@@ -1,7 +1,7 @@
 //! DTR §Canceling an Ongoing Authentication Process.
 
 use openid_deferred::error::Misuse;
-use openid_deferred::poller::Cancelled;
+use openid_deferred::poller::CancellationStatus;
 use openid_deferred::store::ProcessId;
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, TestClient, TestClock, TestProvider, TestProviderBuilder,
@@ -35,7 +35,7 @@ async fn cancellable_at(op: impl FnOnce(TestProviderBuilder) -> TestProviderBuil
 async fn a_cancelled_process_ends_as_cancelled_when_the_op_ends_it() {
     let world = cancellable().await;
     let id = world.waiting().await;
-    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Told);
+    assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);
     assert!(world.op.last_process().is_cancelled());
     assert!(world.poller.status(id).await.unwrap().unwrap().is_cancelled());
     let delivery = world.outcome().await;
@@ -48,7 +48,7 @@ async fn a_cancellation_that_does_not_get_through_is_repeated_with_the_polls() {
     let world = cancellable().await;
     let id = world.waiting().await;
     world.op.misbehave(Fault::status(Endpoint::Cancellation, 503).times(2));
-    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted);
+    assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Requested);
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");
     assert_eq!(world.op.requests_to(Endpoint::Cancellation).len(), 3);
@@ -61,8 +61,12 @@ async fn a_cancellation_endpoint_that_hangs_holds_up_no_poll_and_is_asked_ever_m
     let ids = [world.waiting().await, world.waiting().await];
     world.op.misbehave(Fault::delay(Endpoint::Cancellation, HOUR).always());
     for id in ids {
-        assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted);
-        assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted, "a second request so soon is not sent");
+        assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Requested);
+        assert_eq!(
+            world.poller.cancel(id).await.unwrap(),
+            CancellationStatus::Requested,
+            "a second request so soon is not sent"
+        );
     }
     world.sleep(12 * HOUR).await;
     world.poller.shutdown(std::time::Duration::ZERO).await;
@@ -103,7 +107,7 @@ async fn no_more_cancellations_of_a_client_are_under_way_than_sixteen() {
         calls.spawn(async move { poller.cancel(id).await.unwrap() });
     }
     while let Some(cancelled) = calls.join_next().await {
-        assert_eq!(cancelled.unwrap(), Cancelled::Noted);
+        assert_eq!(cancelled.unwrap(), CancellationStatus::Requested);
     }
     assert_eq!(world.op.requests_to(Endpoint::Cancellation).len(), 16);
     world.sleep(3 * HOUR).await;
@@ -117,7 +121,7 @@ async fn no_more_cancellations_of_a_client_are_under_way_than_sixteen() {
 async fn without_an_endpoint_only_this_side_knows() {
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     let id = world.waiting().await;
-    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::LocallyOnly);
+    assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::LocallyOnly);
     world.op.last_process().deny();
     assert!(matches!(world.outcome().await.outcome(), Outcome::Cancelled));
 }
@@ -127,11 +131,11 @@ async fn an_approval_that_crosses_the_cancellation_is_delivered_and_says_so() {
     let world = cancellable().await;
     let id = world.waiting().await;
     world.op.last_process().approve();
-    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Told);
+    assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);
     let delivery = world.outcome().await;
     let Outcome::Approved(authentication) = delivery.outcome() else { panic!("{delivery:?}") };
     assert!(authentication.is_after_cancellation());
-    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Told);
+    assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);
 }
 
 #[tokio::test]
@@ -140,7 +144,7 @@ async fn a_decided_process_cannot_be_cancelled_and_an_unknown_one_is_an_error() 
     let id = world.waiting().await;
     world.op.last_process().approve();
     world.sleep(20 * SECOND).await;
-    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::TooLate);
+    assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::TooLate);
     let error = world.poller.cancel(ProcessId::from_bytes([9; 16])).await.unwrap_err();
     assert_eq!(error.kind(), &Misuse::UnknownProcess.into());
 }
@@ -158,7 +162,7 @@ async fn the_stateless_client_cancels_too_and_the_mark_survives_sealing() {
     let sealed = pending.seal(&keyring).unwrap();
     let mut pending = openid_deferred::PendingAuthentication::open(&keyring, &sealed).unwrap();
     assert!(pending.is_cancelled());
-    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), openid_deferred::Cancelled::Told);
+    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), openid_deferred::Cancelled::Accepted);
     let outcome = world.client.wait(&mut pending).await.unwrap();
     assert!(matches!(outcome, Outcome::Cancelled), "{outcome:?}");
     assert_eq!(world.client.cancel(&mut pending).await.unwrap_err().kind(), &Misuse::NothingToPoll.into());
@@ -176,7 +180,7 @@ async fn a_cancellation_endpoint_without_tls_is_refused() {
 async fn an_op_that_takes_json_alone_is_told_in_json_once_the_form_was_refused() {
     let world = cancellable_at(|op| op.cancellation_in_json()).await;
     let id = world.waiting().await;
-    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Told);
+    assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);
     let requests = world.op.requests_to(Endpoint::Cancellation);
     let types: Vec<_> = requests.iter().map(|request| request.header("content-type").unwrap_or_default()).collect();
     assert_eq!(types, ["application/x-www-form-urlencoded", "application/json"]);
@@ -214,7 +218,7 @@ async fn a_cancellation_that_the_op_refuses_for_good_is_not_repeated() {
     let world = cancellable().await;
     let id = world.waiting().await;
     world.op.misbehave(Fault::error(Endpoint::Cancellation, "invalid_request").always());
-    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted);
+    assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Requested);
     world.sleep(HOUR).await;
     assert_eq!(world.op.requests_to(Endpoint::Cancellation).len(), 2, "once by the caller and once beside a poll");
     world.op.last_process().deny();

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode};
 use openid_deferred::ciba::{AuthenticationRefusal, AuthenticationRequest, DeliveryMode, UserHint};
 use openid_deferred::error::Misuse;
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::{Cancelled, SignIn};
+use openid_deferred::poller::{AcceptedSignIn, CancellationStatus};
 use openid_deferred::store::ProcessId;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, Ping, PingForgery, TestClient, TestProviderBuilder};
 use openid_deferred::{Clock as _, ErrorKind, Outcome};
@@ -41,9 +41,9 @@ impl World {
 }
 
 #[track_caller]
-fn deferred(sign_in: SignIn) -> ProcessId {
+fn deferred(sign_in: AcceptedSignIn) -> ProcessId {
     match sign_in {
-        SignIn::Deferred(id) => id,
+        AcceptedSignIn::Deferred(id) => id,
         other => panic!("expected a deferral, got {other:?}"),
     }
 }
@@ -208,7 +208,7 @@ async fn a_request_with_a_key_asks_the_user_once_however_often_it_is_repeated() 
     assert_eq!(delivery.id(), first);
     delivery.acknowledge().await.unwrap();
     let late = world.poller.request_authentication(ask("order 1")).await.unwrap();
-    assert!(matches!(late, SignIn::Ended(id) if id == first), "{late:?}");
+    assert!(matches!(late, AcceptedSignIn::Ended(id) if id == first), "{late:?}");
     assert_eq!(world.asks(), 2);
     world.op.assert_clean();
 }
@@ -235,7 +235,7 @@ async fn a_replica_that_dies_during_the_request_leaves_an_unknown_outcome() {
 async fn a_cancellation_stays_local() {
     let world = undecided().await;
     let id = world.asked().await;
-    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::LocallyOnly);
+    assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::LocallyOnly);
     world.op.last_process().deny();
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");

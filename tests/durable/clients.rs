@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openid_deferred::error::Misuse;
-use openid_deferred::poller::{Event, SignIn};
+use openid_deferred::poller::{AcceptedSignIn, Event};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestClient, TestClock, TestProvider};
 use openid_deferred::{Client, ClientAuthentication, ErrorKind, Outcome, Poller};
 
@@ -35,10 +35,10 @@ async fn a_client_whose_secret_has_changed_is_replaced_without_a_restart() {
     }
     change_secret(&world);
     world.sleep(10 * SECOND).await;
-    assert!(world.poller.stats().await.unwrap()[0].is_gate_closed);
+    assert!(world.poller.stats().await.unwrap()[0].is_refused);
     let mut events = world.poller.events();
     world.poller.replace_client(client_with_new_secret(&world)).unwrap();
-    assert!(matches!(happened(&mut events), Some(Event::GateOpened { .. })));
+    assert!(matches!(happened(&mut events), Some(Event::ClientAccepted { .. })));
     let before = world.polls().len();
     let mut outcomes = world.poller.outcomes();
     for _ in 0..3 {
@@ -47,11 +47,11 @@ async fn a_client_whose_secret_has_changed_is_replaced_without_a_restart() {
     assert!(world.polls()[before..].iter().all(|poll| poll.response_json()["error"] != "invalid_client"));
     // Users who return now are signed in with the new secret too.
     let accepted = world.accept().await;
-    assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
+    assert!(matches!(accepted, Ok(AcceptedSignIn::Deferred(_))), "{accepted:?}");
 }
 
 #[tokio::test]
-async fn a_poll_under_way_with_the_former_secret_does_not_close_the_gate() {
+async fn a_poll_in_flight_with_the_former_secret_does_not_stop_the_polls_of_the_client() {
     let world = world_of(|op| op).await;
     world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, 20 * SECOND));
@@ -64,7 +64,7 @@ async fn a_poll_under_way_with_the_former_secret_does_not_close_the_gate() {
     assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
     assert_eq!(world.polls()[0].response_json()["error"], "invalid_client");
     while let Some(event) = happened(&mut events) {
-        assert!(!matches!(event, Event::GateClosed { .. } | Event::GateOpened { .. }), "{event:?}");
+        assert!(!matches!(event, Event::ClientRefused { .. } | Event::ClientAccepted { .. }), "{event:?}");
     }
 }
 
@@ -160,7 +160,7 @@ async fn a_flood_of_one_clients_outcomes_does_not_hold_up_another_clients() {
     let sign_in = async |number: usize| {
         let (url, session) = clients[number].authorize().start().await.unwrap();
         match poller.authorization_response(&ops[number].visit(url).query(), session).await {
-            Ok(SignIn::Deferred(id)) => id,
+            Ok(AcceptedSignIn::Deferred(id)) => id,
             other => panic!("{other:?}"),
         }
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::poller::{Limits, SignIn};
+use openid_deferred::poller::{AcceptedSignIn, Limits};
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest, TestClient, TestClock, TestProvider};
 use openid_deferred::{AuthorizationSession, Clock as _, Error, ErrorKind};
@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// Lets this many users return at the same moment. Returns their results in the order of completion.
-async fn return_together(world: &World, users: usize) -> Vec<Result<SignIn, Error>> {
+async fn return_together(world: &World, users: usize) -> Vec<Result<AcceptedSignIn, Error>> {
     let mut crowd = JoinSet::new();
     for _ in 0..users {
         let (query, session) = world.user_returns().await;
@@ -38,7 +38,7 @@ async fn no_more_exchanges_are_under_way_than_was_set() {
     let ids: BTreeSet<_> = told
         .into_iter()
         .map(|told| match told {
-            Ok(SignIn::Deferred(id)) => id.to_string(),
+            Ok(AcceptedSignIn::Deferred(id)) => id.to_string(),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -64,7 +64,7 @@ async fn a_user_whose_turn_does_not_come_is_told_to_reload_and_nothing_is_spent(
         world.poller.authorization_response(&query, session).await
     };
     let (first, last) = tokio::join!(first, last);
-    assert!(first.iter().all(|told| matches!(told, Ok(SignIn::Deferred(_)))), "{first:?}");
+    assert!(first.iter().all(|told| matches!(told, Ok(AcceptedSignIn::Deferred(_)))), "{first:?}");
     let error = last.expect_err("the two others take 40 s");
     assert_eq!((error.kind(), error.is_transient()), (&ErrorKind::Busy, true));
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
@@ -73,7 +73,7 @@ async fn a_user_whose_turn_does_not_come_is_told_to_reload_and_nothing_is_spent(
     world.sleep(20 * SECOND).await;
     let session = AuthorizationSession::open(&keyring(), &sealed).unwrap();
     let told = world.poller.authorization_response(&query, session).await;
-    assert!(matches!(told, Ok(SignIn::Deferred(_))), "{told:?}");
+    assert!(matches!(told, Ok(AcceptedSignIn::Deferred(_))), "{told:?}");
     world.op.assert_clean();
 }
 
@@ -100,7 +100,7 @@ async fn a_slow_provider_does_not_delay_users_of_another_one() {
         for _ in 0..PROCESSES {
             let (url, session) = client.authorize().start().await.expect("the request can be made");
             let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
-            assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
+            assert!(matches!(accepted, Ok(AcceptedSignIn::Deferred(_))), "{accepted:?}");
         }
     }
 
@@ -149,7 +149,7 @@ async fn many_slow_providers_together_do_not_hold_up_a_fast_one() {
         for _ in 0..20 {
             let (url, session) = client.authorize().start().await.expect("the request can be made");
             let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
-            assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
+            assert!(matches!(accepted, Ok(AcceptedSignIn::Deferred(_))), "{accepted:?}");
         }
     }
     let fast = ops.pop().expect("it is the last one");
@@ -258,7 +258,7 @@ async fn what_another_replica_takes_for_an_idle_client_is_polled_soon() {
     let front = front.connect().await.expect("it connects");
     let (url, session) = clients[123].authorize().start().await.expect("the request can be made");
     let accepted = front.authorization_response(&world.op.visit(url).query(), session).await;
-    assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
+    assert!(matches!(accepted, Ok(AcceptedSignIn::Deferred(_))), "{accepted:?}");
     let began = world.clock.monotonic();
     while world.polls() == 0 {
         world.sleep(SECOND / 4).await;

@@ -356,7 +356,7 @@ async fn a_consumer_that_drops_next_and_hangs_leaves_no_call_to_the_store_under_
     }
     let mut outcomes = world.poller.outcomes();
     next(&mut outcomes).await.acknowledge().await.unwrap();
-    world.store.delay("hold_outcomes", 2 * SECOND);
+    world.store.delay("extend_outcomes", 2 * SECOND);
     // As in a `select!` whose other branch is ready.
     tokio::select! {
         biased;
@@ -364,8 +364,8 @@ async fn a_consumer_that_drops_next_and_hangs_leaves_no_call_to_the_store_under_
         () = world.clock.sleep(SECOND) => {}
     }
     world.sleep(60 * SECOND).await;
-    assert_eq!(world.store.under_way("hold_outcomes"), 0, "it would keep a connection of the store's pool");
-    world.store.delay("hold_outcomes", Duration::ZERO);
+    assert_eq!(world.store.under_way("extend_outcomes"), 0, "it would keep a connection of the store's pool");
+    world.store.delay("extend_outcomes", Duration::ZERO);
     for _ in 0..2 {
         next(&mut outcomes).await.acknowledge().await.unwrap();
     }

@@ -39,7 +39,7 @@ async fn of_two_tabs_the_outcome_is_that_of_the_one_that_came_back() {
     assert_eq!(error.rule(), Some(Rule::StateMismatch));
     let keyring = crate::support::keyring();
     let first = AuthorizationSession::open(&keyring, &first.seal(&keyring).unwrap()).unwrap();
-    let Ok(poller::SignIn::Deferred(id)) = world.poller.authorization_response(&query, first).await else {
+    let Ok(poller::AcceptedSignIn::Deferred(id)) = world.poller.authorization_response(&query, first).await else {
         panic!("not deferred")
     };
     world.restart().await;
@@ -67,7 +67,7 @@ async fn an_answer_that_the_op_gives_at_once_comes_back_at_once_and_is_not_deliv
     let (url, session) = request.start().await.unwrap();
     let query = world.op.visit(url).query();
     let accepted = world.poller.authorization_response(&query, session).await.unwrap();
-    let poller::SignIn::Complete(authentication) = accepted else { panic!("{accepted:?}") };
+    let poller::AcceptedSignIn::Complete(authentication) = accepted else { panic!("{accepted:?}") };
     assert_eq!((authentication.claims().subject(), authentication.context()), ("user-1", b"context".as_slice()));
     let mut outcomes = world.poller.outcomes();
     tokio::select! {
@@ -84,11 +84,11 @@ async fn a_second_response_for_one_session_sends_nothing_and_names_the_first_pro
     let (query, session) = world.user_returns().await;
     let keyring = crate::support::keyring();
     let again = AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
-    let Ok(poller::SignIn::Deferred(first)) = world.poller.authorization_response(&query, session).await else {
+    let Ok(poller::AcceptedSignIn::Deferred(first)) = world.poller.authorization_response(&query, session).await else {
         panic!("not deferred")
     };
     let replica = world.replica(5).await;
-    let Ok(poller::SignIn::Deferred(second)) = replica.authorization_response(&query, again).await else {
+    let Ok(poller::AcceptedSignIn::Deferred(second)) = replica.authorization_response(&query, again).await else {
         panic!("not deferred")
     };
     assert_eq!(first, second);
@@ -105,7 +105,10 @@ async fn an_exchange_that_never_left_leaves_the_code_unspent() {
     world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, 401, "invalid_client"));
     let error = world.poller.authorization_response(&query, session).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::ErrorResponse(_)), "{error:?}");
-    assert!(matches!(world.poller.authorization_response(&query, again).await, Ok(poller::SignIn::Deferred(_))));
+    assert!(matches!(
+        world.poller.authorization_response(&query, again).await,
+        Ok(poller::AcceptedSignIn::Deferred(_))
+    ));
 }
 
 #[tokio::test]
@@ -123,7 +126,7 @@ async fn the_id_of_a_sign_in_is_not_announced_before_its_exchange_succeeds() {
     };
     let (first, second) = tokio::join!(world.poller.authorization_response(&query, session), reload);
     first.unwrap_err();
-    let Ok(poller::SignIn::Deferred(id)) = second else { panic!("the code was unspent: {second:?}") };
+    let Ok(poller::AcceptedSignIn::Deferred(id)) = second else { panic!("the code was unspent: {second:?}") };
     let delivery = world.outcome().await;
     assert_eq!((delivery.id(), delivery.context()), (id, b"context".as_slice()));
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
@@ -138,7 +141,7 @@ async fn an_exchange_whose_answer_is_lost_is_an_error_and_is_never_sent_again() 
     world.op.misbehave(Fault::reset(Endpoint::Exchange).after_processing());
     let error = world.poller.authorization_response(&query, session).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::OutcomeUnknown);
-    let Ok(poller::SignIn::Ended(id)) = world.poller.authorization_response(&query, again).await else {
+    let Ok(poller::AcceptedSignIn::Ended(id)) = world.poller.authorization_response(&query, again).await else {
         panic!("the session is remembered")
     };
     assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Acknowledged);
@@ -200,7 +203,7 @@ async fn an_immediate_answer_that_cannot_be_verified_is_kept_until_it_can() {
     let (url, session) = request.start().await.unwrap();
     let query = world.op.visit(url).query();
     let accepted = world.poller.authorization_response(&query, session).await.unwrap();
-    let poller::SignIn::Deferred(id) = accepted else { panic!("{accepted:?}") };
+    let poller::AcceptedSignIn::Deferred(id) = accepted else { panic!("{accepted:?}") };
     assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Answered);
     world.restart().await;
     world.sleep(HOUR).await;
@@ -229,7 +232,7 @@ async fn a_second_response_for_a_session_whose_exchange_failed_or_whose_outcome_
             world.outcome().await.acknowledge().await.unwrap();
         }
         let again = AuthorizationSession::open(&keyring, &sealed).unwrap();
-        let Ok(poller::SignIn::Ended(id)) = world.poller.authorization_response(&query, again).await else {
+        let Ok(poller::AcceptedSignIn::Ended(id)) = world.poller.authorization_response(&query, again).await else {
             panic!("not over")
         };
         assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Acknowledged);

@@ -2,7 +2,7 @@
 
 use openid_deferred::error::Misuse;
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::{Cancelled, Event, SignIn, TokenAnswer};
+use openid_deferred::poller::{AcceptedSignIn, AcceptedTokenRequest, CancellationStatus, Event};
 use openid_deferred::store::{ProcessId, State};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, Ping, TestProviderBuilder};
 use openid_deferred::{Clock as _, Delivery, ErrorKind, Grant, Outcome};
@@ -27,14 +27,14 @@ async fn ietf(op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> Wo
 
 impl World {
     /// Requests the client's own tokens.
-    async fn request_tokens(&self) -> TokenAnswer {
+    async fn request_tokens(&self) -> AcceptedTokenRequest {
         let request = self.client.token_request(Grant::client_credentials()).context("order 4711");
         self.poller.request_tokens(request).await.expect("the OP answers")
     }
 
     async fn waiting_grant(&self) -> ProcessId {
         match self.request_tokens().await {
-            TokenAnswer::Deferred(id) => id,
+            AcceptedTokenRequest::Deferred(id) => id,
             other => panic!("expected a deferral, got {other:?}"),
         }
     }
@@ -73,8 +73,8 @@ async fn a_sign_in_is_polled_and_delivered_as_in_the_other_dialect() {
 #[tokio::test]
 async fn an_immediate_answer_is_returned_and_nothing_is_delivered() {
     let world = ietf(|op| op.answers_at_once()).await;
-    assert!(matches!(world.request_tokens().await, TokenAnswer::Complete(_)));
-    assert!(matches!(world.accept().await, Ok(SignIn::Complete(_))));
+    assert!(matches!(world.request_tokens().await, AcceptedTokenRequest::Complete(_)));
+    assert!(matches!(world.accept().await, Ok(AcceptedSignIn::Complete(_))));
     let stats = &world.poller.stats().await.unwrap()[0];
     assert_eq!((stats.rows.waiting, stats.rows.undelivered), (0, None));
     world.op.assert_clean();
@@ -245,7 +245,7 @@ async fn a_cancellation_revokes_the_code_or_stays_local() {
         })
         .await;
         let id = world.waiting_grant().await;
-        let expected = if supported { Cancelled::Told } else { Cancelled::LocallyOnly };
+        let expected = if supported { CancellationStatus::Accepted } else { CancellationStatus::LocallyOnly };
         assert_eq!(world.poller.cancel(id).await.unwrap(), expected);
         assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), usize::from(supported));
         if !supported {
@@ -262,7 +262,7 @@ async fn a_cancellation_that_fails_is_repeated() {
     let world = undecided().await;
     let id = world.waiting_grant().await;
     world.op.misbehave(Fault::status(Endpoint::Revocation, 503).times(2));
-    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted);
+    assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Requested);
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");
     world.op.assert_clean();
@@ -295,21 +295,21 @@ async fn a_request_with_a_key_is_sent_once_however_often_it_is_repeated() {
     let mut world = undecided().await;
     let client = world.client.clone();
     let request = |key: &str| client.token_request(Grant::client_credentials()).idempotency_key(key);
-    let TokenAnswer::Deferred(first) = world.poller.request_tokens(request("order 1")).await.unwrap() else {
+    let AcceptedTokenRequest::Deferred(first) = world.poller.request_tokens(request("order 1")).await.unwrap() else {
         panic!("the OP defers")
     };
     world.restart().await;
     let again = world.poller.request_tokens(request("order 1")).await.unwrap();
-    assert!(matches!(again, TokenAnswer::Deferred(id) if id == first), "{again:?}");
+    assert!(matches!(again, AcceptedTokenRequest::Deferred(id) if id == first), "{again:?}");
     assert_eq!(world.op.requests_to(Endpoint::ClientCredentials).len(), 1);
     let other = world.poller.request_tokens(request("order 2")).await.unwrap();
-    assert!(matches!(other, TokenAnswer::Deferred(id) if id != first), "{other:?}");
+    assert!(matches!(other, AcceptedTokenRequest::Deferred(id) if id != first), "{other:?}");
     world.op.processes()[0].approve();
     let delivery = world.outcome().await;
     assert_eq!(delivery.id(), first);
     delivery.acknowledge().await.unwrap();
     let late = world.poller.request_tokens(request("order 1")).await.unwrap();
-    assert!(matches!(late, TokenAnswer::Ended(id) if id == first), "{late:?}");
+    assert!(matches!(late, AcceptedTokenRequest::Ended(id) if id == first), "{late:?}");
     assert_eq!(world.op.requests_to(Endpoint::ClientCredentials).len(), 2);
     world.op.assert_clean();
 }
@@ -320,7 +320,7 @@ async fn a_request_with_a_key_that_did_not_reach_the_op_can_be_repeated() {
     let request = || world.client.token_request(Grant::client_credentials()).idempotency_key("order 1");
     world.op.misbehave(Fault::error_with_status(Endpoint::ClientCredentials, 401, "invalid_client"));
     world.poller.request_tokens(request()).await.unwrap_err();
-    assert!(matches!(world.poller.request_tokens(request()).await.unwrap(), TokenAnswer::Deferred(_)));
+    assert!(matches!(world.poller.request_tokens(request()).await.unwrap(), AcceptedTokenRequest::Deferred(_)));
     world.op.assert_clean();
 }
 
@@ -369,13 +369,13 @@ async fn a_repeated_cancellation_says_again_that_the_op_does_not_know_of_it() {
     )
     .await;
     let grant = world.waiting_grant().await;
-    assert_eq!(world.poller.cancel(grant).await.unwrap(), Cancelled::LocallyOnly);
-    assert_eq!(world.poller.cancel(grant).await.unwrap(), Cancelled::LocallyOnly);
+    assert_eq!(world.poller.cancel(grant).await.unwrap(), CancellationStatus::LocallyOnly);
+    assert_eq!(world.poller.cancel(grant).await.unwrap(), CancellationStatus::LocallyOnly);
 
     let world = world_with(|op| op.both_dialects().decisions(DecisionPolicy::scripted()), |c| c, |p| p).await;
     let sign_in = world.waiting().await;
-    assert_eq!(world.poller.cancel(sign_in).await.unwrap(), Cancelled::LocallyOnly);
-    assert_eq!(world.poller.cancel(sign_in).await.unwrap(), Cancelled::LocallyOnly);
+    assert_eq!(world.poller.cancel(sign_in).await.unwrap(), CancellationStatus::LocallyOnly);
+    assert_eq!(world.poller.cancel(sign_in).await.unwrap(), CancellationStatus::LocallyOnly);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Authorization responses as JWTs (JARM): a response that cannot be verified is neither stored nor sent.
 
 use openid_deferred::error::Rule;
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery};
 use openid_deferred::{AuthorizationSession, Outcome, ResponseMode};
 
@@ -23,9 +23,9 @@ async fn a_signed_response_becomes_a_process_and_a_second_one_names_it() {
     let world = jwt_world().await;
     let (query, session) = returned(&world).await;
     let first = world.poller.authorization_response(&query, session()).await;
-    let Ok(SignIn::Deferred(first)) = first else { panic!("{first:?}") };
+    let Ok(AcceptedSignIn::Deferred(first)) = first else { panic!("{first:?}") };
     let second = world.poller.authorization_response(&query, session()).await;
-    assert!(matches!(second, Ok(SignIn::Deferred(second)) if second == first), "{second:?}");
+    assert!(matches!(second, Ok(AcceptedSignIn::Deferred(second)) if second == first), "{second:?}");
     let delivery = next(&mut world.poller.outcomes()).await;
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1);
@@ -45,7 +45,7 @@ async fn a_response_whose_key_is_out_of_reach_leaves_the_session_unspent_and_can
     world.op.behave();
     world.sleep(crate::support::SECOND * 60).await;
     let accepted = world.poller.authorization_response(&query, session()).await;
-    assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
+    assert!(matches!(accepted, Ok(AcceptedSignIn::Deferred(_))), "{accepted:?}");
     world.op.assert_clean();
 }
 
@@ -62,7 +62,7 @@ async fn a_plain_or_forged_response_does_not_take_the_sessions_place() {
     }
     assert!(world.op.requests_to(Endpoint::Token).is_empty(), "nothing was sent");
     let accepted = world.poller.authorization_response(&query, session()).await;
-    assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
+    assert!(matches!(accepted, Ok(AcceptedSignIn::Deferred(_))), "{accepted:?}");
 }
 
 #[tokio::test]
@@ -71,11 +71,11 @@ async fn a_response_that_comes_late_sends_nothing_and_names_the_process_if_there
     let (query, session) = returned(&world).await;
     let (late, late_session) = returned(&world).await;
     let first = world.poller.authorization_response(&query, session()).await;
-    let Ok(SignIn::Deferred(first)) = first else { panic!("{first:?}") };
+    let Ok(AcceptedSignIn::Deferred(first)) = first else { panic!("{first:?}") };
     world.sleep(crate::support::SECOND * 700).await;
     // The user reloads the page after a quarter of an hour.
     let again = world.poller.authorization_response(&query, session()).await;
-    assert!(matches!(again, Ok(SignIn::Deferred(again)) if again == first), "{again:?}");
+    assert!(matches!(again, Ok(AcceptedSignIn::Deferred(again)) if again == first), "{again:?}");
     let error = world.poller.authorization_response(&late, late_session()).await.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::JwtResponseExpired));
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use openid_deferred::operations::{
     Cancel, Filter, Forgotten, Operations, PollNow, Requeue, Stuck, TroubleKind, WaitsFor,
 };
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::store::{ProcessId, State, Store as _};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom};
 use openid_deferred::{Clock as _, Keyring, Outcome, SealingKey};
@@ -66,7 +66,7 @@ async fn everything_with_a_reference_is_found_and_erased() {
         let session =
             openid_deferred::AuthorizationSession::open(&keyring(), &session.seal(&keyring()).unwrap()).unwrap();
         match world.poller.authorization_response(&world.op.visit(url).query(), session).await {
-            Ok(SignIn::Deferred(id)) => id,
+            Ok(AcceptedSignIn::Deferred(id)) => id,
             other => panic!("expected a deferral, got {other:?}"),
         }
     };
@@ -122,7 +122,7 @@ async fn a_poll_that_is_brought_forward_is_not_before_the_interval() {
     let polls = world.polls().len();
     let operations = world.poller.operations();
     let due_in = match operations.poll_now(id).await.unwrap() {
-        PollNow::Noted { due_in } => due_in,
+        PollNow::Scheduled { due_in } => due_in,
         other => panic!("it waits: {other:?}"),
     };
     assert!(due_in <= 60 * SECOND, "{due_in:?}");
@@ -168,7 +168,7 @@ async fn a_cancellation_by_an_operator_reaches_the_op_with_the_next_poll() {
     let world = World { op, clock, client, store, poller };
     let id = world.waiting().await;
     let operations = Operations::new(world.store.clone());
-    assert_eq!(operations.cancel(id).await.unwrap(), Cancel::Noted);
+    assert_eq!(operations.cancel(id).await.unwrap(), Cancel::Requested);
     assert!(!world.op.last_process().is_cancelled(), "this handle has no client");
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");

@@ -183,8 +183,8 @@ async fn no_more_polls_are_under_way_than_was_set() {
 }
 
 #[tokio::test]
-async fn no_more_polls_begin_than_the_ceiling_of_a_client_allows() {
-    let limits = Limits::new().ceiling(20, 10 * SECOND);
+async fn no_more_polls_begin_than_the_rate_limit_of_a_client_allows() {
+    let limits = Limits::new().rate(20, 10 * SECOND);
     let world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
     for _ in 0..100 {
         world.waiting().await;
@@ -199,7 +199,7 @@ async fn no_more_polls_begin_than_the_ceiling_of_a_client_allows() {
         assert!(within <= 20, "{within} within 10 s");
     }
     let took = *times.last().unwrap() - times[0];
-    assert!(took < 12 * times.len() as u32 / 20 * SECOND, "nine tenths of the ceiling are used: {took:?}");
+    assert!(took < 12 * times.len() as u32 / 20 * SECOND, "nine tenths of the rate are used: {took:?}");
     world.op.assert_clean();
 }
 

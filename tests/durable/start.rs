@@ -30,7 +30,7 @@ async fn a_release_that_was_rolled_back_starts_although_the_newer_one_has_writte
     }
     world.poller.shutdown(SECOND).await;
     let hardly_any_key = [0; 4];
-    for row in world.store.sealed_otherwise(hardly_any_key, None, 17).await.unwrap() {
+    for row in world.store.not_sealed_with(hardly_any_key, None, 17).await.unwrap() {
         let body = row.body.unwrap();
         let reseal = Reseal::new(row.id, row.revision, SealedBody::new(200, body.key, body.bytes));
         assert_eq!(world.store.reseal(vec![reseal]).await.unwrap(), [true]);
@@ -99,7 +99,7 @@ async fn a_replica_that_only_serves_polls_nothing() {
     world.poller.shutdown(SECOND).await;
     let serving = poller_of(&world.store, &world.clock, 8).client(world.client.clone()).connect().await.unwrap();
     let (query, session) = world.user_returns().await;
-    let poller::SignIn::Deferred(id) = serving.authorization_response(&query, session).await.unwrap() else {
+    let poller::AcceptedSignIn::Deferred(id) = serving.authorization_response(&query, session).await.unwrap() else {
         panic!("not deferred")
     };
     world.sleep(HOUR).await;
@@ -182,7 +182,7 @@ async fn a_user_who_waits_for_a_slot_when_the_poller_stops_can_use_another_repli
         world.poller.shutdown(20 * SECOND).await;
     };
     let (first, second, ()) = tokio::join!(world.accept(), second, stopped);
-    assert!(matches!(first, Ok(poller::SignIn::Deferred(_))), "its exchange had begun");
+    assert!(matches!(first, Ok(poller::AcceptedSignIn::Deferred(_))), "its exchange had begun");
     let error = second.unwrap_err();
     assert_eq!((error.kind(), error.is_transient()), (&Misuse::ShutDown.into(), true));
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1, "the second code was not sent");
@@ -190,7 +190,7 @@ async fn a_user_who_waits_for_a_slot_when_the_poller_stops_can_use_another_repli
     world.restart().await;
     let session = AuthorizationSession::open(&keyring(), &cookie).unwrap();
     let told = world.poller.authorization_response(&query, session).await;
-    assert!(matches!(told, Ok(poller::SignIn::Deferred(_))), "{told:?}");
+    assert!(matches!(told, Ok(poller::AcceptedSignIn::Deferred(_))), "{told:?}");
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
     world.op.assert_clean();
 }
@@ -260,7 +260,7 @@ async fn an_op_whose_responses_are_jwts_names_itself_in_them() {
     let (url, session) = client.authorize().start().await.unwrap();
     let query = op.visit(url).query();
     let accepted = world.poller.authorization_response(&query, session).await;
-    assert!(matches!(accepted, Ok(poller::SignIn::Deferred(_))), "{accepted:?}");
+    assert!(matches!(accepted, Ok(poller::AcceptedSignIn::Deferred(_))), "{accepted:?}");
 }
 
 #[tokio::test]
@@ -278,7 +278,7 @@ async fn a_response_that_nothing_tells_from_another_ops_is_refused_before_its_co
     );
     assert!(op.requests_to(Endpoint::Exchange).is_empty());
     // The OP that sends its `iss` is as safe as before.
-    assert!(matches!(world.accept().await, Ok(poller::SignIn::Deferred(_))));
+    assert!(matches!(world.accept().await, Ok(poller::AcceptedSignIn::Deferred(_))));
 }
 
 #[tokio::test]

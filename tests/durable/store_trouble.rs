@@ -9,7 +9,7 @@ use futures_core::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::{Event, Events, Limits, SignIn, TokenAnswer};
+use openid_deferred::poller::{AcceptedSignIn, AcceptedTokenRequest, Event, Events, Limits};
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock};
 use openid_deferred::{
@@ -378,9 +378,8 @@ async fn a_store_that_fails_is_reported_once_a_minute() {
     world.sleep(60 * SECOND).await;
     world.store.set_down(true);
     world.sleep(HOUR).await;
-    let reported = std::iter::from_fn(|| happened(&mut events))
-        .filter(|event| matches!(event, Event::StoreTrouble { .. }))
-        .count();
+    let reported =
+        std::iter::from_fn(|| happened(&mut events)).filter(|event| matches!(event, Event::StoreFailed { .. })).count();
     assert!((30..=61).contains(&reported), "{reported} times in an hour");
 }
 
@@ -395,13 +394,13 @@ async fn a_correction_of_due_times_that_fails_is_reported() {
     world.sleep(HOUR).await;
     let told: Vec<_> = std::iter::from_fn(|| happened(&mut events)).collect();
     assert!(told.iter().any(|event| matches!(event, Event::ClockJumped { .. })), "{told:?}");
-    let troubles = told.iter().filter(|event| matches!(event, Event::StoreTrouble { .. })).count();
+    let troubles = told.iter().filter(|event| matches!(event, Event::StoreFailed { .. })).count();
     assert!((30..=61).contains(&troubles), "{troubles} times in an hour, in which nothing is polled");
 }
 
 /// How often the store was reported to fail since this was last asked.
 fn store_troubles(events: &mut Events) -> usize {
-    std::iter::from_fn(|| happened(events)).filter(|event| matches!(event, Event::StoreTrouble { .. })).count()
+    std::iter::from_fn(|| happened(events)).filter(|event| matches!(event, Event::StoreFailed { .. })).count()
 }
 
 #[tokio::test]
@@ -474,7 +473,7 @@ async fn a_start_on_a_store_that_never_answers_is_an_error_after_a_minute() {
 }
 
 /// A user returns, and the store goes down after the code was sent.
-async fn user_whose_store_goes_down(world: &World, hangs: bool) -> (Result<SignIn, Error>, Duration) {
+async fn user_whose_store_goes_down(world: &World, hangs: bool) -> (Result<AcceptedSignIn, Error>, Duration) {
     let (query, session) = world.user_returns().await;
     world.op.misbehave(Fault::delay(Endpoint::Exchange, 4 * SECOND));
     let began = world.clock.monotonic();
@@ -499,7 +498,7 @@ async fn a_user_does_not_wait_for_the_outage_of_the_store_in_which_the_answer_to
     for hangs in [false, true] {
         let world = world(DecisionPolicy::after_polls(2)).await;
         let (told, took) = user_whose_store_goes_down(&world, hangs).await;
-        let Ok(SignIn::Deferred(id)) = told else { panic!("{told:?}") };
+        let Ok(AcceptedSignIn::Deferred(id)) = told else { panic!("{told:?}") };
         assert!(took <= 15 * SECOND, "{took:?}");
         world.sleep(8 * HOUR).await;
         world.store.set_down(false);
@@ -515,7 +514,7 @@ async fn a_user_does_not_wait_for_the_outage_of_the_store_in_which_the_answer_to
 async fn an_answer_to_the_code_that_dies_with_its_replica_before_it_is_stored_is_an_unknown_outcome() {
     let mut world = world(DecisionPolicy::after_polls(2)).await;
     let (told, _) = user_whose_store_goes_down(&world, false).await;
-    let Ok(SignIn::Deferred(id)) = told else { panic!("{told:?}") };
+    let Ok(AcceptedSignIn::Deferred(id)) = told else { panic!("{told:?}") };
     world.poller.shutdown(Duration::ZERO).await;
     world.store.set_down(false);
     world.poller = world.replica(9).await;
@@ -578,8 +577,8 @@ async fn after_a_long_outage_of_the_store_a_request_that_ended_before_it_is_not_
         let request = world.client.token_request(Grant::client_credentials()).idempotency_key("order 4711");
         let again = world.poller.request_tokens(request).await.unwrap();
         match name {
-            "not processed" => assert!(matches!(again, TokenAnswer::Complete(_)), "{name}: {again:?}"),
-            _ => assert!(matches!(again, TokenAnswer::Ended(_)), "{name}: {again:?}"),
+            "not processed" => assert!(matches!(again, AcceptedTokenRequest::Complete(_)), "{name}: {again:?}"),
+            _ => assert!(matches!(again, AcceptedTokenRequest::Ended(_)), "{name}: {again:?}"),
         }
     }
 }

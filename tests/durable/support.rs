@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Method, Request};
-use openid_deferred::poller::{Event, Events, Outcomes, PollerBuilder, SignIn};
+use openid_deferred::poller::{AcceptedSignIn, Event, Events, Outcomes, PollerBuilder};
 use openid_deferred::store::{MemoryStore, ProcessId};
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, RecordedRequest, SeededRandom, TestClient, TestClock, TestProvider, TestProviderBuilder,
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// Passes a user's return to the poller.
-    pub async fn accept(&self) -> Result<SignIn, Error> {
+    pub async fn accept(&self) -> Result<AcceptedSignIn, Error> {
         let (query, session) = self.user_returns().await;
         self.poller.authorization_response(&query, session).await
     }
@@ -103,7 +103,7 @@ impl World {
     /// Starts a sign-in that waits for its outcome.
     pub async fn waiting(&self) -> ProcessId {
         match self.accept().await {
-            Ok(SignIn::Deferred(id)) => id,
+            Ok(AcceptedSignIn::Deferred(id)) => id,
             other => panic!("expected a deferral, got {other:?}"),
         }
     }

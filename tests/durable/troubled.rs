@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures_core::future::BoxFuture;
-use openid_deferred::poller::{PollerBuilder, SignIn};
+use openid_deferred::poller::{AcceptedSignIn, PollerBuilder};
 use openid_deferred::store::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    MemoryStore, NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Pinged, Process, ProcessId, Reseal,
+    MemoryStore, NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Pinged, Process, ProcessId, Reseal,
     Settlement, Store, StoreError, StoreProblem, Work,
 };
 use openid_deferred::testing::{
@@ -31,7 +31,7 @@ struct Trouble {
     store: MemoryStore,
     clock: StoreClock,
     is_down: AtomicBool,
-    /// The duration of a call of `work`.
+    /// The duration of a call of `settle_and_claim`.
     delay: Mutex<Duration>,
     /// The additional duration for each row that it settles or claims.
     delay_of_row: Mutex<Duration>,
@@ -39,11 +39,11 @@ struct Trouble {
     delays: Mutex<BTreeMap<&'static str, Duration>>,
     /// The methods that fail.
     failing: Mutex<BTreeSet<&'static str>>,
-    look_every: Mutex<Duration>,
+    check_interval: Mutex<Duration>,
     /// While it is true, calls hang. They are executed when it becomes false, also those that were given up.
     hanging: tokio::sync::watch::Sender<bool>,
     late: Mutex<tokio::task::JoinSet<()>>,
-    /// The number of calls of `work` that will panic.
+    /// The number of calls of `settle_and_claim` that will panic.
     panics: AtomicUsize,
     /// The number of calls of `changed` that will panic.
     panics_in_changed: AtomicUsize,
@@ -53,7 +53,7 @@ struct Trouble {
     works: Mutex<Vec<WorkCall>>,
 }
 
-/// One completed call of `work`.
+/// One completed call of `settle_and_claim`.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkCall {
     pub settled: usize,
@@ -93,7 +93,7 @@ impl Troubled {
             delay_of_row: Mutex::default(),
             delays: Mutex::default(),
             failing: Mutex::default(),
-            look_every: Mutex::new(LOOK_EVERY),
+            check_interval: Mutex::new(LOOK_EVERY),
             hanging: tokio::sync::watch::Sender::new(false),
             late: Mutex::default(),
             panics: AtomicUsize::new(0),
@@ -142,13 +142,13 @@ impl Troubled {
         *self.0.clock.ahead.lock().unwrap() -= by;
     }
 
-    /// Sets the duration of each call of `work`, and the additional duration for each row that it settles or claims.
+    /// Sets the duration of each call of `settle_and_claim`, and the additional duration for each row that it settles or claims.
     pub fn set_delay(&self, of_call: Duration, of_row: Duration) {
         *self.0.delay.lock().unwrap() = of_call;
         *self.0.delay_of_row.lock().unwrap() = of_row;
     }
 
-    /// Delays the answer, but not the effect, of each call of this method. It does not work for `work`.
+    /// Delays the answer, but not the effect, of each call of this method. It does not work for `settle_and_claim`.
     pub fn delay(&self, method: &'static str, delay: Duration) {
         self.0.delays.lock().unwrap().insert(method, delay);
     }
@@ -159,11 +159,11 @@ impl Troubled {
     }
 
     /// Sets how often a poller queries the store without a notification, instead of every ten seconds.
-    pub fn set_look_every(&self, look_every: Duration) {
-        *self.0.look_every.lock().unwrap() = look_every;
+    pub fn set_look_every(&self, check_interval: Duration) {
+        *self.0.check_interval.lock().unwrap() = check_interval;
     }
 
-    /// Makes the next calls of `work` panic.
+    /// Makes the next calls of `settle_and_claim` panic.
     pub fn panic_next(&self, calls: usize) {
         self.0.panics.store(calls, Ordering::Relaxed);
     }
@@ -268,20 +268,24 @@ impl Store for Troubled {
         load(id: ProcessId) -> Option<Process>;
         ping(ping: openid_deferred::store::Ping) -> Pinged;
         cancel(id: ProcessId, to: Cancellation) -> Option<Cancellation>;
-        claim_outcomes(claim: OutcomeClaim) -> Outcomes;
-        hold_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
+        claim_outcomes(claim: OutcomeClaim) -> OutcomeBatch;
+        extend_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
         acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         forget(id: ProcessId) -> bool;
         purge(limit: usize) -> usize;
         spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
         clamp_due_times(clamp: Clamp) -> Clamped;
-        sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
+        not_sealed_with(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         keys() -> Vec<KeyStats>;
         stats() -> Vec<PartitionStats>;
     }
 
-    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+    fn settle_and_claim(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<Claim>,
+    ) -> BoxFuture<'_, Result<Work, StoreError>> {
         Box::pin(async move {
             self.fails("work")?;
             may_panic(&self.0.panics);
@@ -291,7 +295,7 @@ impl Store for Troubled {
             let delay_of_row = *self.0.delay_of_row.lock().unwrap();
             self.0.clock.sleep(delay / 2).await;
             let call = move |store: Self| -> BoxFuture<'static, _> {
-                Box::pin(async move { store.0.store.work(settlements, claim).await })
+                Box::pin(async move { store.0.store.settle_and_claim(settlements, claim).await })
             };
             let work = self.carry_out(call).await?;
             let claimed = work.claimed.len();
@@ -306,8 +310,8 @@ impl Store for Troubled {
         self.0.store.changed()
     }
 
-    fn look_every(&self) -> Duration {
-        *self.0.look_every.lock().unwrap()
+    fn check_interval(&self) -> Duration {
+        *self.0.check_interval.lock().unwrap()
     }
 }
 
@@ -352,7 +356,7 @@ impl World {
     pub async fn waiting(&self) -> ProcessId {
         let (query, session) = self.user_returns().await;
         match self.poller.authorization_response(&query, session).await {
-            Ok(SignIn::Deferred(id)) => id,
+            Ok(AcceptedSignIn::Deferred(id)) => id,
             other => panic!("expected a deferral, got {other:?}"),
         }
     }

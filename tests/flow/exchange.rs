@@ -63,7 +63,7 @@ async fn lost(fault: Fault) -> (World, Error) {
     assert!(grant.is_spent() && !error.is_transient());
 
     let again = world.client.exchange(&mut grant).await.unwrap_err();
-    assert_eq!(*again.kind(), ErrorKind::Misuse(Misuse::GrantSpent));
+    assert_eq!(*again.kind(), ErrorKind::Misuse(Misuse::GrantAlreadyUsed));
     let calls = world.op.requests().iter().filter(|request| request.endpoint >= Endpoint::Token).count();
     assert_eq!(calls, 1, "the code went out once, and nothing else did");
     world.op.assert_clean();

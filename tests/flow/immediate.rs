@@ -34,7 +34,7 @@ async fn final_tokens_that_came_while_the_keys_are_out_of_reach_are_kept_and_not
     assert_eq!(world.op.requests_to(Endpoint::Code).len(), 1);
 
     let again = world.client.exchange(&mut grant).await.unwrap_err();
-    assert_eq!(again.kind(), &ErrorKind::Misuse(Misuse::GrantSpent));
+    assert_eq!(again.kind(), &ErrorKind::Misuse(Misuse::GrantAlreadyUsed));
     world.op.assert_clean();
 }
 

@@ -571,7 +571,7 @@ async fn keys_that_are_out_of_reach_leave_the_session_good_for_the_same_response
     let mut grant = world.client.check_authorization_response(&back.query(), &mut session).await.unwrap();
     assert!(matches!(world.client.exchange(&mut grant).await, Ok(SignIn::Deferred(_))));
     let error = world.client.check_authorization_response(&back.query(), &mut session).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::SessionSpent));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::SessionAlreadyUsed));
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ async fn the_op_is_asked_for_its_keys_seldom_in_a_long_outage() {
     let mut troubles = 0;
     let waiting = async {
         let waiting = world.client.wait(&mut pending).on_event(|_, event| {
-            troubles += usize::from(matches!(event, WaitEvent::Trouble { .. }));
+            troubles += usize::from(matches!(event, WaitEvent::TransientError { .. }));
         });
         assert_approved(&waiting.await.unwrap());
     };

@@ -62,7 +62,7 @@ async fn answered_without_keys(until: Duration) -> (World, Outcome, usize) {
     let waiting = world
         .client
         .wait(&mut pending)
-        .on_event(|_, event| troubles += usize::from(matches!(event, WaitEvent::Trouble { .. })));
+        .on_event(|_, event| troubles += usize::from(matches!(event, WaitEvent::TransientError { .. })));
     let recovery = async {
         world.clock.sleep(until).await;
         world.op.behave();

@@ -129,6 +129,6 @@ async fn what_is_no_json_stays_none() {
         world.op.misbehave(Fault::edit_body(Endpoint::Exchange, with(broken)));
         assert!(world.client.exchange(&mut grant).await.is_err(), "{broken}");
         let again = world.client.exchange(&mut grant).await.unwrap_err();
-        assert_eq!(*again.kind(), ErrorKind::Misuse(Misuse::GrantSpent), "{broken}");
+        assert_eq!(*again.kind(), ErrorKind::Misuse(Misuse::GrantAlreadyUsed), "{broken}");
     }
 }

@@ -468,7 +468,7 @@ mod bound_tokens {
     async fn a_process_is_cancelled_with_the_certificate() {
         let (world, _) = bound(|op| op.decisions(DecisionPolicy::scripted())).await;
         let mut pending = world.pending().await;
-        assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+        assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Accepted);
         assert!(world.op.requests_to(Endpoint::Cancellation)[0].client_certificate.is_some());
         assert!(matches!(world.wait(&mut pending).await, Outcome::Cancelled));
         world.op.assert_clean();

@@ -74,7 +74,7 @@ async fn a_cancellation_names_an_opaque_process_in_a_form_and_in_json() {
         let client = client_of(&op, &clock).cancellation_endpoint(op.cancellation_endpoint());
         let world = World { client: client.discover().await.unwrap(), op, clock };
         let mut pending = world.pending().await;
-        assert!(matches!(world.client.cancel(&mut pending).await, Ok(Cancelled::Told)));
+        assert!(matches!(world.client.cancel(&mut pending).await, Ok(Cancelled::Accepted)));
         assert!(matches!(world.wait(&mut pending).await, Outcome::Cancelled));
         world.op.assert_clean();
     }

@@ -19,7 +19,7 @@ async fn is_survived_for_a_day(fault: Fault) {
     world.op.misbehave(fault.always());
     let mut troubles = 0;
     let waiting = world.client.wait(&mut pending).on_event(|_, event| {
-        if let WaitEvent::Trouble { error } = event {
+        if let WaitEvent::TransientError { error } = event {
             assert!(error.is_transient(), "{error:?}");
             troubles += 1;
         }
@@ -161,7 +161,7 @@ async fn a_source_of_randomness_that_fails_for_a_while_is_waited_for_and_not_ham
     };
     let mut troubles = 0;
     let waiting = world.client.wait(&mut pending).on_event(|_, event| {
-        troubles += usize::from(matches!(event, WaitEvent::Trouble { .. }));
+        troubles += usize::from(matches!(event, WaitEvent::TransientError { .. }));
         assert!(troubles < 100, "it is hammered");
     });
     let (outcome, ()) = tokio::join!(waiting.into_future(), recovery);

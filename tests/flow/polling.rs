@@ -355,6 +355,6 @@ async fn a_process_of_another_client_is_refused_before_any_request() {
         .build()
         .unwrap();
     let error = foreign.poll(&mut pending).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::WrongClient));
     assert!(world.polls().is_empty());
 }

@@ -664,6 +664,6 @@ async fn the_tokens_of_another_client_are_not_sent() {
     let (mine, other) = (world().await, world_with(|op| op.path("/other"), |client| client).await);
     let mut authentication = other.approved().await;
     let error = mine.client.refresh(&mut authentication).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::WrongClient));
     assert!(mine.op.requests_to(Endpoint::Refresh).is_empty());
 }

@@ -149,7 +149,7 @@ async fn tokens_of_another_client_are_not_sent() {
     let (world, other) = (world().await, world_with(|op| op.path("/other"), |client| client).await);
     let authentication = other.approved().await;
     let error = world.client.resource(&authentication, request(&world, Method::GET, "", "")).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::WrongClient));
 }
 
 #[tokio::test]

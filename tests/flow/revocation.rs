@@ -128,6 +128,6 @@ async fn an_op_without_revocation_endpoint_is_told_apart() {
 async fn the_tokens_of_another_client_are_not_sent() {
     let (mine, other) = (world().await, world_with(|op| op.path("/other"), |client| client).await);
     let error = mine.client.revoke(&other.approved().await).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::WrongClient));
     assert!(mine.op.requests_to(Endpoint::Revocation).is_empty());
 }

@@ -250,7 +250,7 @@ async fn an_op_without_userinfo_endpoint_is_told_apart() {
 async fn tokens_of_another_client_are_not_sent() {
     let (world, other) = (world().await, world_with(|op| op.path("/other"), |client| client).await);
     let error = world.client.userinfo(&other.approved().await).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::WrongClient));
     assert!(world.op.requests_to(Endpoint::UserInfo).is_empty());
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use openid_deferred::ciba::UserHint;
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::store::{Claim, ClaimQuota, MemoryStore, Partition, ProcessId, State, Store};
 use openid_deferred::testing::{Endpoint, TestClock};
 use openid_deferred::{Dialect, Outcome, PendingAuthentication, Poller};
@@ -71,7 +71,7 @@ async fn a_release_that_knows_only_the_older_format_leaves_the_row_alone() {
     put(&store, &written.waiting).await;
     let quotas = vec![ClaimQuota::new(Partition(written.waiting.partition), 100, 100)];
     let claim = Claim::new(quotas, 1, vec![written.waiting.key]);
-    assert!(store.work(vec![], Some(claim)).await.unwrap().claimed.is_empty());
+    assert!(store.settle_and_claim(vec![], Some(claim)).await.unwrap().claimed.is_empty());
 }
 
 /// What this release writes.
@@ -84,7 +84,7 @@ async fn written() -> Written {
     let poller = poller.start().await.unwrap();
     let request = || client.backchannel_authentication(UserHint::login_hint("user-1")).context("order");
     let pending = request().send().await.unwrap();
-    let SignIn::Deferred(id) = poller.request_authentication(request()).await.unwrap() else {
+    let AcceptedSignIn::Deferred(id) = poller.request_authentication(request()).await.unwrap() else {
         panic!("the provider asks the user")
     };
     let row = store.load(id).await.unwrap().unwrap();

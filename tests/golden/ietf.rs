@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::poller::TokenAnswer;
+use openid_deferred::poller::AcceptedTokenRequest;
 use openid_deferred::store::{Claim, ClaimQuota, MemoryStore, Partition, ProcessId, State, Store};
 use openid_deferred::testing::{Endpoint, TestClock};
 use openid_deferred::{
@@ -97,7 +97,7 @@ async fn a_release_that_knows_only_the_older_format_leaves_these_rows_alone() {
     put(&store, &written.waiting).await;
     let quotas = vec![ClaimQuota::new(Partition(written.waiting.partition), 100, 100)];
     let claim = Claim::new(quotas, 1, vec![written.waiting.key]);
-    assert!(store.work(vec![], Some(claim)).await.unwrap().claimed.is_empty());
+    assert!(store.settle_and_claim(vec![], Some(claim)).await.unwrap().claimed.is_empty());
 }
 
 /// What this release writes.
@@ -124,7 +124,7 @@ async fn written() -> Written {
     let Outcome::Issued(tokens) = client.wait(&mut pending).await.unwrap() else { panic!("it was approved") };
 
     let start = async || match poller.request_tokens(request()).await.unwrap() {
-        TokenAnswer::Deferred(id) => id,
+        AcceptedTokenRequest::Deferred(id) => id,
         other => panic!("{other:?}"),
     };
     let waiting = row("waiting", &store, start().await, State::Waiting).await;

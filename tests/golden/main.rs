@@ -175,10 +175,10 @@ async fn put(store: &MemoryStore, row: &Row) {
     };
     let quotas = vec![ClaimQuota::new(Partition(row.partition), 100, 100)];
     let claim = Claim::new(quotas, row.format, vec![row.key]);
-    let claimed = store.work(vec![], Some(claim)).await.unwrap().claimed;
+    let claimed = store.settle_and_claim(vec![], Some(claim)).await.unwrap().claimed;
     let epoch = claimed.iter().find(|claimed| claimed.id == id).expect("it is due").epoch;
     let mut settlement = Settlement::new(id, next);
     settlement.epoch = Some(epoch);
     settlement.schedule = row.schedule.clone();
-    assert_eq!(store.work(vec![settlement], None).await.unwrap().settled, [Settled::Done]);
+    assert_eq!(store.settle_and_claim(vec![settlement], None).await.unwrap().settled, [Settled::Done]);
 }

@@ -68,7 +68,7 @@ impl Writer {
     async fn waiting(&self) -> ProcessId {
         let (query, session) = self.user_returns().await;
         match self.poller.authorization_response(&query, session).await.unwrap() {
-            poller::SignIn::Deferred(id) => id,
+            poller::AcceptedSignIn::Deferred(id) => id,
             other => panic!("{other:?}"),
         }
     }
@@ -142,7 +142,7 @@ pub async fn release() -> String {
         accepted = writer.poller.authorization_response(&query, session_that_dies) => panic!("{accepted:?}"),
         () = writer.clock.sleep(SECOND) => {}
     }
-    let row = writer.store.sealed_otherwise([0; 4], None, 1).await.unwrap().remove(0);
+    let row = writer.store.not_sealed_with([0; 4], None, 1).await.unwrap().remove(0);
     writer.keep("exchanging", row.id, State::Exchanging).await;
 
     let release = Release {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use openid_deferred::ciba::{AuthenticationRefusal, AuthenticationRequest, DeliveryMode, UserHint};
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::store::MemoryStore;
 use openid_deferred::{
     Client, ClientAuthentication, ClientBuilder, Delivery, Keyring, Outcome, Poller, SigningAlgorithm, SigningKey,
@@ -158,9 +158,9 @@ async fn poller(client: &Client) -> Poller {
 }
 
 #[track_caller]
-fn deferred(sign_in: Result<SignIn, openid_deferred::Error>) -> openid_deferred::store::ProcessId {
+fn deferred(sign_in: Result<AcceptedSignIn, openid_deferred::Error>) -> openid_deferred::store::ProcessId {
     match sign_in {
-        Ok(SignIn::Deferred(id)) => id,
+        Ok(AcceptedSignIn::Deferred(id)) => id,
         Ok(other) => panic!("expected a deferral, got {other:?}"),
         Err(error) => panic!("{}", chain(&error)),
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openid_deferred::Outcome;
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::testing::Endpoint;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -35,7 +35,7 @@ async fn fifty_thousand_pings_half_of_them_forged_bring_each_process_one_poll() 
         let (query, cookie) = service.user_returns().await;
         let session = service.open(&cookie);
         let accepted = service.poller.authorization_response(&query, session).await;
-        assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
+        assert!(matches!(accepted, Ok(AcceptedSignIn::Deferred(_))), "{accepted:?}");
     }
     let processes = service.op.processes();
     processes.iter().for_each(|process| process.approve());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use openid_deferred::ErrorKind;
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use tokio::task::JoinSet;
 
 use crate::service::Service;
@@ -31,7 +31,7 @@ async fn ten_thousand_users_who_come_back_at_once_are_all_taken_and_no_code_is_s
                 loop {
                     let session = service.open(&cookie);
                     match service.poller.authorization_response(&query, session).await {
-                        Ok(SignIn::Deferred(id)) => return id,
+                        Ok(AcceptedSignIn::Deferred(id)) => return id,
                         // On a slow machine the last users have to reload.
                         Err(error) if error.kind() == &ErrorKind::Busy => {}
                         other => panic!("{other:?}"),

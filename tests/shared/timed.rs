@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use openid_deferred::store::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
+    NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
     Settlement, Store, StoreError, Work,
 };
 use openid_deferred::testing::TestClock;
@@ -46,8 +46,12 @@ impl Store for Timed {
         self.hold(|store| store.insert(process))
     }
 
-    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
-        self.hold(|store| store.work(settlements, claim))
+    fn settle_and_claim(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<Claim>,
+    ) -> BoxFuture<'_, Result<Work, StoreError>> {
+        self.hold(|store| store.settle_and_claim(settlements, claim))
     }
 
     fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>> {
@@ -62,12 +66,16 @@ impl Store for Timed {
         self.hold(move |store| store.cancel(id, to))
     }
 
-    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
+    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<OutcomeBatch, StoreError>> {
         self.hold(|store| store.claim_outcomes(claim))
     }
 
-    fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
-        self.hold(move |store| store.hold_outcomes(held, due_in))
+    fn extend_outcomes(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        self.hold(move |store| store.extend_outcomes(held, due_in))
     }
 
     fn acknowledge(
@@ -94,13 +102,13 @@ impl Store for Timed {
         self.hold(move |store| store.spread(partition, overdue_for, limit))
     }
 
-    fn sealed_otherwise(
+    fn not_sealed_with(
         &self,
         key: [u8; 4],
         after: Option<ProcessId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>> {
-        self.hold(move |store| store.sealed_otherwise(key, after, limit))
+        self.hold(move |store| store.not_sealed_with(key, after, limit))
     }
 
     fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
@@ -123,7 +131,7 @@ impl Store for Timed {
         self.store.changed()
     }
 
-    fn look_every(&self) -> Duration {
-        self.store.look_every()
+    fn check_interval(&self) -> Duration {
+        self.store.check_interval()
     }
 }

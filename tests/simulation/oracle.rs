@@ -158,7 +158,7 @@ impl Oracle {
         self.say(now, || format!("the poll of {label} ends: {said:?}"));
         let client = self.watched[label].client;
         match said {
-            Some(Said::Refused) => self.quiet.gate_may_close(now, life.number, client),
+            Some(Said::Refused) => self.quiet.breaker_may_trip(now, life.number, client),
             Some(Said::InvalidGrant | Said::InvalidRequest) => self.quiet.looks_suspicious(now, life.number, client),
             Some(Said::Pending | Said::SlowDown | Said::Success | Said::Denied | Said::Expired) => {
                 self.quiet.looks_well(now, life.number, client);
@@ -310,7 +310,7 @@ impl Oracle {
 
     pub fn pinged(&mut self, now: Duration, pinged: Pinged) {
         self.store_pings += 1;
-        let Pinged::Noted { id, .. } = pinged else { return };
+        let Pinged::Recorded { id, .. } = pinged else { return };
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is pinged"));
         self.watched[label].pinged_at = Some(now);

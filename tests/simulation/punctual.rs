@@ -20,14 +20,14 @@ const LATE_DELIVERY: Duration = Duration::from_secs(12 * 60);
 const LATE_RELEASE: Duration = Duration::from_secs(60);
 /// The time after trouble within which new due times may be spread over an interval, together with the overdue ones.
 const SPREADS: Duration = Duration::from_secs(120);
-/// The time after which a closed gate lets a probe through.
+/// The time after which a tripped circuit breaker lets a probe through.
 const LONGEST_PROBE: Duration = HOUR;
 /// `Retry-After` applies to the sign-in whose poll was answered with it. The pause of its client is limited to some
 /// minutes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// The time between a failed probe in a pause and the next one.
 const PAUSE_STEP: Duration = Duration::from_secs(5 * 60);
-/// The number of suspicious ends in a row, which point to a mistake of the client, that closes the gate.
+/// The number of suspicious ends in a row, which point to a mistake of the client, that trips the breaker.
 const SUSPICIOUS_ENDS: u32 = 3;
 /// The limit to which leases are cut after the store's clock was set.
 const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
@@ -204,8 +204,8 @@ pub struct Quiet {
     failed: BTreeMap<usize, Duration>,
     keys: BTreeMap<usize, Duration>,
     suspicious: BTreeMap<(u32, usize), u32>,
-    /// The gates that may be closed.
-    gates: BTreeSet<(u32, usize)>,
+    /// The circuit breakers that may be tripped.
+    breakers: BTreeSet<(u32, usize)>,
     /// The clients that pause because the OP has requested it.
     paused: BTreeSet<(u32, usize)>,
     /// The replicas that poll.
@@ -264,29 +264,29 @@ impl Quiet {
     }
 
     /// The OP refuses the client, or may do so.
-    pub fn gate_may_close(&mut self, now: Duration, life: u32, client: usize) {
+    pub fn breaker_may_trip(&mut self, now: Duration, life: u32, client: usize) {
         self.polls_met_trouble(now, client);
-        self.gates.insert((life, client));
+        self.breakers.insert((life, client));
     }
 
     /// The end of one sign-in suggests that this replica makes mistakes.
     pub fn looks_suspicious(&mut self, now: Duration, life: u32, client: usize) {
-        if self.gates.contains(&(life, client)) {
-            // It was a probe, and does not open the gate.
+        if self.breakers.contains(&(life, client)) {
+            // It was a probe, and does not reset the breaker.
             self.polls_met_trouble(now, client);
         }
         self.paused.remove(&(life, client));
         let count = self.suspicious.entry((life, client)).or_default();
         *count += 1;
         if *count >= SUSPICIOUS_ENDS {
-            self.gate_may_close(now, life, client);
+            self.breaker_may_trip(now, life, client);
         }
     }
 
     pub fn looks_well(&mut self, now: Duration, life: u32, client: usize) {
         self.suspicious.remove(&(life, client));
         self.paused.remove(&(life, client));
-        if self.gates.remove(&(life, client)) {
+        if self.breakers.remove(&(life, client)) {
             // Until then, polls waited for this answer.
             self.polls_met_trouble(now, client);
         }
@@ -305,7 +305,7 @@ impl Quiet {
     pub fn stops_polling(&mut self, now: Duration, life: u32) {
         self.met_trouble(now);
         self.pollers.retain(|known| *known != life);
-        self.gates.retain(|(known, _)| *known != life);
+        self.breakers.retain(|(known, _)| *known != life);
         self.paused.retain(|(known, _)| *known != life);
     }
 
@@ -351,8 +351,8 @@ impl Quiet {
 
     pub fn for_polls(&self, client: usize, now: Duration) -> Duration {
         let quiet = self.all(now).max(self.polls.get(&client).copied().unwrap_or_default());
-        let may_be_closed = self.gates.iter().any(|(_, of)| *of == client);
-        quiet + if may_be_closed { LONGEST_PROBE } else { Duration::ZERO }
+        let may_be_tripped = self.breakers.iter().any(|(_, of)| *of == client);
+        quiet + if may_be_tripped { LONGEST_PROBE } else { Duration::ZERO }
     }
 
     fn for_verifications(&self, client: usize, now: Duration) -> Duration {

@@ -102,9 +102,9 @@ fn limits(world: &World) -> Limits {
     let in_flight = chance.pick(&[1, 4, 64]);
     let mut limits = Limits::new().in_flight(if world.weather.rare.crowd.is_some() { 64 } else { in_flight });
     if chance.odds(0.2) {
-        let ceiling = chance.pick(&[1, 7, 50]);
-        let ceiling = if world.weather.rare.crowd.is_some() { 50 } else { ceiling };
-        limits = limits.ceiling(ceiling, Duration::from_secs(1));
+        let rate = chance.pick(&[1, 7, 50]);
+        let rate = if world.weather.rare.crowd.is_some() { 50 } else { rate };
+        limits = limits.rate(rate, Duration::from_secs(1));
     }
     limits
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use openid_deferred::store::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settled,
-    Settlement, State, Store, StoreError, StoreProblem, Work,
+    NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
+    Settled, Settlement, State, Store, StoreError, StoreProblem, Work,
 };
 
 use crate::PlannedPanic;
@@ -149,7 +149,11 @@ impl Store for SimulatedStore {
         )
     }
 
-    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+    fn settle_and_claim(
+        &self,
+        settlements: Vec<Settlement>,
+        claim: Option<Claim>,
+    ) -> BoxFuture<'_, Result<Work, StoreError>> {
         if claim.is_some() {
             self.world.may_panic(&self.life, "store");
         }
@@ -157,7 +161,7 @@ impl Store for SimulatedStore {
         let lease = claim.as_ref().map_or(Duration::ZERO, |claim| claim.lease);
         self.call_on_rows(
             |work: &Work| work.settled.len() + work.claimed.len(),
-            move |world| world.memory.work(settlements, claim),
+            move |world| world.memory.settle_and_claim(settlements, claim),
             move |world, work| {
                 if !settled.is_empty() {
                     world.changes.send();
@@ -194,13 +198,13 @@ impl Store for SimulatedStore {
         self.call(move |world| world.memory.cancel(id, to), |_, _| ())
     }
 
-    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
+    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<OutcomeBatch, StoreError>> {
         Box::pin(async move {
             let mut executed = Duration::ZERO;
             let claimed = self
                 .call(
                     move |world| world.memory.claim_outcomes(claim),
-                    |world, claimed: &Outcomes| {
+                    |world, claimed: &OutcomeBatch| {
                         executed = world.now();
                         let ids = claimed.claimed.iter().map(|outcome| outcome.held.id);
                         world.oracle().outcomes_claimed(world.now(), &self.life, ids);
@@ -214,14 +218,18 @@ impl Store for SimulatedStore {
         })
     }
 
-    fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+    fn extend_outcomes(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
         Box::pin(async move {
             let (mut executed, ids) = (Duration::ZERO, held.clone());
             let seen = |world: &World, _: &Vec<bool>| {
                 world.changes.send();
                 executed = world.now();
             };
-            let holds = self.call(move |world| world.memory.hold_outcomes(held, due_in), seen).await?;
+            let holds = self.call(move |world| world.memory.extend_outcomes(held, due_in), seen).await?;
             for (outcome, _) in ids.iter().zip(&holds).filter(|(_, holds)| **holds) {
                 self.world.oracle().held(&self.life, outcome.id, executed, self.world.now());
             }
@@ -286,13 +294,13 @@ impl Store for SimulatedStore {
         self.call_on_all(|world| world.memory.keys())
     }
 
-    fn sealed_otherwise(
+    fn not_sealed_with(
         &self,
         key: [u8; 4],
         after: Option<ProcessId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>> {
-        self.call(move |world| world.memory.sealed_otherwise(key, after, limit), |_, _| ())
+        self.call(move |world| world.memory.not_sealed_with(key, after, limit), |_, _| ())
     }
 
     fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
@@ -315,8 +323,12 @@ impl Store for SimulatedStore {
         }))
     }
 
-    fn look_every(&self) -> Duration {
-        if self.world.weather.store_tells { self.world.memory.look_every() } else { self.world.weather.look_every }
+    fn check_interval(&self) -> Duration {
+        if self.world.weather.store_tells {
+            self.world.memory.check_interval()
+        } else {
+            self.world.weather.check_interval
+        }
     }
 }
 

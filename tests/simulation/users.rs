@@ -91,8 +91,8 @@ async fn come_back(world: &World, label: usize, query: &str, session: &str) -> O
             biased;
             () = replica.life.ended() => Accepted::Nothing,
             accepted = poller.authorization_response(query, session) => match accepted {
-                Ok(openid_deferred::poller::SignIn::Deferred(id)) => Accepted::Deferred(id),
-                Ok(openid_deferred::poller::SignIn::Complete(_)) => Accepted::Complete,
+                Ok(openid_deferred::poller::AcceptedSignIn::Deferred(id)) => Accepted::Deferred(id),
+                Ok(openid_deferred::poller::AcceptedSignIn::Complete(_)) => Accepted::Complete,
                 // The result was already reported.
                 Ok(_) => Accepted::Nothing,
                 Err(_) => Accepted::Error,
@@ -125,7 +125,7 @@ async fn be_named(world: &World, label: usize) -> Option<ProcessId> {
             biased;
             () = replica.life.ended() => Accepted::Nothing,
             accepted = replica.poller.request_authentication(request) => match accepted {
-                Ok(openid_deferred::poller::SignIn::Deferred(id)) => Accepted::Deferred(id),
+                Ok(openid_deferred::poller::AcceptedSignIn::Deferred(id)) => Accepted::Deferred(id),
                 Ok(_) => Accepted::Nothing,
                 Err(_) => Accepted::Error,
             },

@@ -32,7 +32,7 @@ pub struct Weather {
     pub calm_at: Duration,
     /// Whether the store notifies replicas of each other's changes.
     pub store_tells: bool,
-    pub look_every: Duration,
+    pub check_interval: Duration,
     pub rare: Rare,
 }
 
@@ -76,7 +76,7 @@ pub enum Kind {
     Suspends,
     Panics,
     RetryAfter,
-    Gate,
+    Refusal,
 }
 
 impl Kind {
@@ -91,7 +91,7 @@ impl Kind {
         ("suspends", Self::Suspends),
         ("panics", Self::Panics),
         ("retry-after", Self::RetryAfter),
-        ("gate", Self::Gate),
+        ("refusal", Self::Refusal),
     ];
 
     fn named(name: &str) -> Self {
@@ -244,7 +244,7 @@ impl Weather {
                 rare.longest_retry_after = Some(chance.pick(&[6 * HOUR, DAY]));
                 self.out(Part::Overloaded, chance, horizon, Duration::from_secs(1), 30 * MINUTE);
             }
-            Kind::Gate => {
+            Kind::Refusal => {
                 self.out(Part::Registration, chance, horizon, HOUR, DAY);
                 self.out(Part::Keys, chance, horizon, MINUTE, 6 * HOUR);
             }
@@ -292,7 +292,7 @@ fn usual(chance: &Chance, horizon: Duration) -> Weather {
         jumps: if big_jumps { 6 * 3_600_000 } else { 0 },
         calm_at: horizon + chance.up_to(horizon),
         store_tells: chance.odds(0.6),
-        look_every: chance.between(Duration::from_secs(1), Duration::from_secs(60)).max(horizon / 500),
+        check_interval: chance.between(Duration::from_secs(1), Duration::from_secs(60)).max(horizon / 500),
         rare: Rare::default(),
     }
 }

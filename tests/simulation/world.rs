@@ -22,7 +22,7 @@ use crate::{replica, users};
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const DAY: Duration = Duration::from_secs(86_400);
-/// Everything has ended this long after the last trouble, and three times the length of the world. Backoff, gates and
+/// Everything has ended this long after the last trouble, and three times the length of the world. Backoff, circuit breakers and
 /// repeated deliveries each take an hour at most, many times over, and some clients back off for a day.
 const END: Duration = Duration::from_secs(3 * 86_400);
 /// More calls to the store at one moment indicate an endless loop.
@@ -200,12 +200,12 @@ impl World {
     /// each sign-in may wait in the queue of a replica that does one thing at a time.
     fn leisure(&self, users: usize) -> Duration {
         let weather = &self.weather;
-        let look_every = if weather.store_tells { Duration::ZERO } else { weather.look_every };
+        let check_interval = if weather.store_tells { Duration::ZERO } else { weather.check_interval };
         let one_by_one = weather.latency * 4 + weather.store_latency * 4;
         let all = u32::try_from(users).unwrap_or(u32::MAX);
         // In a crowd sign-ins do not wait in a queue, but each row still costs its time.
         let in_line = if weather.rare.crowd.is_some() { 8 } else { all };
-        look_every + one_by_one * in_line + weather.rare.row_cost * 2 * all
+        check_interval + one_by_one * in_line + weather.rare.row_cost * 2 * all
     }
 
     /// Draws the OP's plan for the next user.

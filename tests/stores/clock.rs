@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::store::SqliteStore;
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, SeededRandom, TestClient, TestClock, TestProcess, TestProvider, TestUser,
@@ -68,7 +68,7 @@ async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
         let (url, session) = client.authorize().start().await.unwrap();
         let query = op.visit(url).query();
         let accepted = poller.authorization_response(&query, session).await;
-        assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
+        assert!(matches!(accepted, Ok(AcceptedSignIn::Deferred(_))), "{accepted:?}");
         processes.push(op.last_process());
         clock.sleep(7 * Duration::from_secs(1)).await;
     }

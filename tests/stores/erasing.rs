@@ -50,13 +50,13 @@ async fn live(store: &dyn Store) {
     }
     store.insert(person()).await.unwrap();
     for body in &bodies()[1..] {
-        let claimed = store.work(vec![], Some(claim(1))).await.unwrap().claimed.remove(0);
+        let claimed = store.settle_and_claim(vec![], Some(claim(1))).await.unwrap().claimed.remove(0);
         let settlement = with(Settlement::new(claimed.id, Next::Waiting), |settlement| {
             settlement.epoch = Some(claimed.epoch);
             settlement.schedule = "schedule of Jane Doe".to_owned();
             settlement.body = Some(SealedBody::new(1, KEY, body.clone()));
         });
-        store.work(vec![settlement], None).await.unwrap();
+        store.settle_and_claim(vec![settlement], None).await.unwrap();
     }
     for number in 201..=400 {
         store.insert(with(waiting(number), |row| row.due_in = Duration::from_secs(3600))).await.unwrap();

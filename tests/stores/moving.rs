@@ -21,7 +21,7 @@ async fn populate(store: &dyn Store) {
     for number in 1..=6 {
         store.insert(with(waiting(number), |row| row.references = vec![fingerprint(77)])).await.unwrap();
     }
-    let claimed = store.work(vec![], Some(claim(6))).await.unwrap().claimed;
+    let claimed = store.settle_and_claim(vec![], Some(claim(6))).await.unwrap().claimed;
     let settle = |number: u32, next| {
         let epoch = claimed.iter().find(|claimed| claimed.id == id(number)).unwrap().epoch;
         with(Settlement::new(id(number), next), |settlement| {
@@ -39,7 +39,7 @@ async fn populate(store: &dyn Store) {
             (settlement.due_in, settlement.ping_in, settlement.expires_in) = (3 * HOUR, Some(HOUR), Some(9 * HOUR));
         }),
     ];
-    store.work(settlements, None).await.unwrap();
+    store.settle_and_claim(settlements, None).await.unwrap();
     let outcomes = OutcomeClaim::new(1, HOUR, 1, vec![KEY]);
     let held = store.claim_outcomes(outcomes).await.unwrap().claimed.remove(0).held.id;
     store.acknowledge(vec![Acknowledgement::new(id(5), HOUR)]).await.unwrap();
@@ -80,13 +80,13 @@ async fn sign_ins_move_from_sqlite_to_postgres_and_back_as_they_are() {
     assert_eq!(exported(&new).await, file, "every column of every row");
     assert_eq!(imported(&new, &file).await.unwrap().present, 7);
 
-    let claimed = new.work(vec![], Some(claim(9))).await.unwrap().claimed;
+    let claimed = new.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed;
     assert_eq!(claimed.iter().map(|claimed| claimed.id).collect::<Vec<_>>(), [id(2)], "only the verification is due");
     let last = Arc::new(SqliteStore::open(folder.path().join("new.sqlite")).await.unwrap());
     let file = exported(&new).await;
     assert_eq!(imported(&last, &file).await.unwrap().added, 7);
     assert_eq!(exported(&last).await, file);
-    assert!(last.work(vec![], Some(claim(9))).await.unwrap().claimed.is_empty(), "its lease has moved too");
+    assert!(last.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.is_empty(), "its lease has moved too");
     let found = Operations::new(last.clone()).list(Filter::new().partition(PARTITION)).await.unwrap();
     assert_eq!(found.sign_ins.len(), 7);
 }
@@ -120,7 +120,7 @@ async fn a_dump_of_postgres_restores_every_sign_in() {
     run(&program("pg_restore"), &["--exit-on-error", &format!("--dbname={url}"), dump]);
     assert_eq!(exported(&store).await, before);
     store.migrate().await.unwrap();
-    assert_eq!(store.work(vec![], Some(claim(9))).await.unwrap().claimed.len(), 1);
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.len(), 1);
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn a_file_of_the_schema_before_is_upgraded_while_an_older_release_uses_it(
         older.query_row(view, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))).unwrap();
     assert_eq!((&*shown, &*state), ("00000001808080808080808080808080", "waiting"));
     assert_eq!((unknown, fine, aside), (true, true, false));
-    assert_eq!(store.work(vec![], Some(claim(9))).await.unwrap().claimed.len(), 3);
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.len(), 3);
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn tables_of_version_3_are_upgraded_beside_replicas_that_use_them() {
     let page = store.list(openid_deferred::store::Listing::new(9)).await.unwrap();
     let started: Vec<_> = page.rows.iter().map(|row| row.started_at.is_some()).collect();
     assert_eq!(started, [false, false, true]);
-    assert_eq!(store.work(vec![], Some(claim(9))).await.unwrap().claimed.len(), 3);
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.len(), 3);
     schema.execute(PostgresStore::SCHEMA).await;
 }
 

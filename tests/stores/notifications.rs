@@ -30,7 +30,7 @@ async fn replicas(schema: &Schema) -> [PostgresStore; 2] {
         schema.name
     );
     let replica = async || {
-        let builder = PostgresStore::builder(&address).schema(&schema.name).look_every(Duration::from_secs(3600));
+        let builder = PostgresStore::builder(&address).schema(&schema.name).check_interval(Duration::from_secs(3600));
         let store = builder.notifications().connect().await.unwrap();
         // When it begins to listen, it reports that anything may have changed.
         let begun = Instant::now();
@@ -53,7 +53,7 @@ async fn until_a_ping_is_heard(from: &PostgresStore, to: &PostgresStore) {
     loop {
         let changed = to.changed();
         let pinged = from.ping(Ping::new(Some(id(1)), vec![fingerprint(1)])).await.unwrap();
-        assert_eq!(pinged, Pinged::Noted { id: id(1), partition: PARTITION });
+        assert_eq!(pinged, Pinged::Recorded { id: id(1), partition: PARTITION });
         let short = Duration::from_millis(500);
         if tokio::time::timeout(short, changed).await.is_ok_and(|changed| changed == Changed::WORK) {
             return;
@@ -70,13 +70,13 @@ async fn a_ping_and_an_outcome_at_one_replica_wake_the_other_one() {
     until_a_ping_is_heard(&one, &other).await;
     until_a_ping_is_heard(&other, &one).await;
 
-    let claimed = one.work(vec![], Some(claim(1))).await.unwrap().claimed;
+    let claimed = one.settle_and_claim(vec![], Some(claim(1))).await.unwrap().claimed;
     let changed = other.changed();
     let decided = with(Settlement::new(id(1), Next::Decided { provisional: false }), |decided| {
         decided.epoch = Some(claimed[0].epoch);
         decided.body = Some(SealedBody::new(1, KEY, b"body".to_vec()));
     });
-    one.work(vec![decided], None).await.unwrap();
+    one.settle_and_claim(vec![decided], None).await.unwrap();
     assert_eq!(heard(changed).await, Changed::OUTCOMES);
 
     // A replica that gives an outcome back notifies the others.
@@ -84,7 +84,7 @@ async fn a_ping_and_an_outcome_at_one_replica_wake_the_other_one() {
     let held: Vec<HeldOutcome> =
         one.claim_outcomes(outcomes).await.unwrap().claimed.iter().map(|claimed| claimed.held).collect();
     let changed = other.changed();
-    assert_eq!(one.hold_outcomes(held, Duration::ZERO).await.unwrap(), [true]);
+    assert_eq!(one.extend_outcomes(held, Duration::ZERO).await.unwrap(), [true]);
     assert_eq!(heard(changed).await, Changed::OUTCOMES);
 }
 

@@ -25,7 +25,7 @@ fn ping(number: u32) -> Ping {
 }
 
 fn noted(number: u32) -> Pinged {
-    Pinged::Noted { id: id(number), partition: PARTITION }
+    Pinged::Recorded { id: id(number), partition: PARTITION }
 }
 
 /// The connection string of the server of a URL, at one or more ports of this machine.
@@ -57,7 +57,7 @@ async fn waiters(observer: &Client, schema: &Schema) -> i64 {
     observer.query_one(count, &[&schema.quoted()]).await.unwrap().get(0)
 }
 
-/// The largest number of backends of an application while `work` runs.
+/// The largest number of backends of an application while `settle_and_claim` runs.
 async fn most_backends(application: &str, work: impl Future<Output = ()>) -> i64 {
     let (observer, _connection) = observer().await;
     let ended = AtomicBool::new(false);

@@ -19,19 +19,19 @@ async fn all_calls(store: &PostgresStore, number: u32) {
     assert!(store.load(id).await.unwrap().is_some());
     store.ping(Ping::new(Some(id), vec![fingerprint(number)])).await.unwrap();
     store.cancel(id, Cancellation::Requested).await.unwrap();
-    let mut claimed = store.work(vec![], Some(claim(9))).await.unwrap().claimed;
-    claimed.extend(store.work(vec![], Some(claim(1))).await.unwrap().claimed);
+    let mut claimed = store.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed;
+    claimed.extend(store.settle_and_claim(vec![], Some(claim(1))).await.unwrap().claimed);
     assert!(claimed.iter().any(|claimed| claimed.id == id));
     let decided = |claimed: openid_deferred::store::Claimed| {
         with(Settlement::new(claimed.id, Next::Decided { provisional: false }), |settlement| {
             settlement.epoch = Some(claimed.epoch);
         })
     };
-    store.work(claimed.into_iter().map(decided).collect(), Some(claim(1))).await.unwrap();
+    store.settle_and_claim(claimed.into_iter().map(decided).collect(), Some(claim(1))).await.unwrap();
     let outcomes = OutcomeClaim::new(9, Duration::from_secs(300), 1, vec![KEY]);
     let held: Vec<_> = store.claim_outcomes(outcomes).await.unwrap().claimed.iter().map(|one| one.held).collect();
     assert!(held.iter().any(|held: &HeldOutcome| held.id == id));
-    store.hold_outcomes(held.clone(), Duration::from_secs(300)).await.unwrap();
+    store.extend_outcomes(held.clone(), Duration::from_secs(300)).await.unwrap();
     let acknowledged = held.iter().map(|held| Acknowledgement::new(held.id, Duration::ZERO)).collect();
     store.acknowledge(acknowledged).await.unwrap();
     store.purge(9).await.unwrap();

@@ -272,7 +272,7 @@ async fn the_published_sql_can_be_run_apart_and_the_application_needs_no_more_th
     let store = PostgresStore::builder(&url).schema(&schema.name).connect().await.unwrap();
     store.migrate().await.unwrap();
     store.insert(waiting(1)).await.unwrap();
-    assert_eq!(store.work(vec![], Some(claim(1))).await.unwrap().claimed.len(), 1);
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(1))).await.unwrap().claimed.len(), 1);
     assert!(store.forget(id(1)).await.unwrap());
     let elsewhere = PostgresStore::builder(&url).schema("elsewhere").connect().await.unwrap();
     assert_refused(elsewhere.migrate().await, StoreProblem::Unusable, "permission denied");
@@ -301,12 +301,12 @@ async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
     store.migrate().await.unwrap();
     schema.execute(PostgresStore::SCHEMA).await;
     store.migrate().await.unwrap();
-    let claimed = store.work(vec![], Some(claim(9))).await.unwrap().claimed.remove(0);
+    let claimed = store.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.remove(0);
     assert_eq!((claimed.id, claimed.epoch, claimed.orphaned, &*claimed.schedule), (id(1), 6, true, "old"));
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.len(), stats[0].exchanging, stats[0].waiting), (1, 1, 1));
     let ping = Ping::new(None, vec![Fingerprint([2; 32])]);
-    assert_eq!(store.ping(ping).await.unwrap(), Pinged::Noted { id: id(1), partition: crate::PARTITION });
+    assert_eq!(store.ping(ping).await.unwrap(), Pinged::Recorded { id: id(1), partition: crate::PARTITION });
     let same_session = with(waiting(3), |row| row.sessions = vec![Fingerprint([3; 32])]);
     assert_eq!(store.insert(same_session).await.unwrap(), Insertion::Exists(id(2)));
     // The exchange of the second one was in flight.
@@ -314,7 +314,7 @@ async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
         answered.epoch = None;
         answered.lookup = Some(fingerprint(2));
     });
-    let twice = store.work(vec![answered.clone(), answered], None).await.unwrap();
+    let twice = store.settle_and_claim(vec![answered.clone(), answered], None).await.unwrap();
     assert_eq!(twice.settled, [Settled::Done, Settled::Stale]);
 
     let old = "UPDATE process SET leased_until = NULL";
@@ -354,7 +354,7 @@ async fn a_claim_enters_no_index() {
     for number in 0..100 {
         store.insert(waiting(number)).await.unwrap();
     }
-    assert_eq!(store.work(vec![], Some(claim(4))).await.unwrap().claimed.len(), 4);
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(4))).await.unwrap().claimed.len(), 4);
     drop(store);
     until_ended(&schema.admin, &format!("hot_{}", std::process::id())).await;
     let sql = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE schemaname = $1 AND relname = 'process'";
@@ -381,7 +381,7 @@ async fn claims_do_not_walk_over_what_a_long_transaction_keeps_from_being_cleare
     }
     schema.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM process").await;
     for round in 1..=30 {
-        let claimed = store.work(vec![], Some(claim(100))).await.unwrap().claimed;
+        let claimed = store.settle_and_claim(vec![], Some(claim(100))).await.unwrap().claimed;
         assert_eq!(claimed.len(), 100);
         let due_in = Duration::from_secs(if round < 30 { 0 } else { 3_600 });
         let asked = |claimed: &Claimed| {
@@ -391,7 +391,7 @@ async fn claims_do_not_walk_over_what_a_long_transaction_keeps_from_being_cleare
                 asked.schedule = "asked".to_owned();
             })
         };
-        store.work(claimed.iter().map(asked).collect(), None).await.unwrap();
+        store.settle_and_claim(claimed.iter().map(asked).collect(), None).await.unwrap();
     }
     drop(store);
     until_ended(&looking.0, &application).await;
@@ -401,7 +401,7 @@ async fn claims_do_not_walk_over_what_a_long_transaction_keeps_from_being_cleare
     let before = entries_read(&looking.0, &schema.name).await;
     let store = store_of(schema, &application).await;
     for _ in 0..200 {
-        let work = store.work(vec![], Some(claim(100))).await.unwrap();
+        let work = store.settle_and_claim(vec![], Some(claim(100))).await.unwrap();
         assert!(work.claimed.is_empty() && work.due[0].polls_in > Some(Duration::from_secs(60)));
     }
     drop(store);
@@ -417,11 +417,11 @@ async fn a_replica_claims_at_once_what_another_one_makes_due() {
     let database = InDatabase::new(true, &url()).await.emptied().await;
     let [one, other] = &database.stores;
     let claim_one = async || {
-        let claimed = one.work(vec![], Some(claim(9))).await.unwrap().claimed;
+        let claimed = one.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed;
         assert_eq!(claimed.len(), 1);
         claimed[0].clone()
     };
-    let nothing_due = async || assert!(one.work(vec![], Some(claim(9))).await.unwrap().claimed.is_empty());
+    let nothing_due = async || assert!(one.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.is_empty());
     let ahead =
         async |by: &str| database.schema.execute(&format!("UPDATE ahead SET ahead = ahead + interval '{by}'")).await;
     let hour = Duration::from_secs(3_600);
@@ -435,25 +435,25 @@ async fn a_replica_claims_at_once_what_another_one_makes_due() {
         asked.ping_in = Some(Duration::ZERO);
         asked.body = None;
     });
-    other.work(vec![asked], None).await.unwrap();
+    other.settle_and_claim(vec![asked], None).await.unwrap();
     nothing_due().await;
     let ping = Ping::new(Some(claimed.id), vec![fingerprint(1)]);
     other.ping(ping).await.unwrap();
     assert!(claim_one().await.pinged);
     // The row is given back.
-    other.work(vec![settlement(1, 2, "not asked")], None).await.unwrap();
+    other.settle_and_claim(vec![settlement(1, 2, "not asked")], None).await.unwrap();
     claim_one().await;
     // Its holder has died, and the interval has passed.
     ahead("1 day").await;
     assert!(claim_one().await.orphaned);
-    other.work(vec![with(settlement(1, 4, "asked"), |asked| asked.due_in = hour)], None).await.unwrap();
+    other.settle_and_claim(vec![with(settlement(1, 4, "asked"), |asked| asked.due_in = hour)], None).await.unwrap();
     nothing_due().await;
     // The clock is set back, and then corrected.
     ahead("-2 day").await;
     other.insert(waiting(2)).await.unwrap();
     assert_eq!(claim_one().await.id, id(2));
     ahead("2 day 2 h").await;
-    assert_eq!(one.work(vec![], Some(claim(9))).await.unwrap().claimed.len(), 2);
+    assert_eq!(one.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.len(), 2);
 }
 
 /// A call that has read the clock and commits an hour later cannot be produced here, but a row that is changed by hand
@@ -463,10 +463,10 @@ async fn a_row_that_becomes_due_in_the_past_is_found_within_seconds() {
     let schema = Schema::new().await;
     let store = schema.store().await;
     store.insert(with(waiting(1), |row| row.due_in = Duration::from_secs(3_600))).await.unwrap();
-    assert!(store.work(vec![], Some(claim(1))).await.unwrap().claimed.is_empty());
+    assert!(store.settle_and_claim(vec![], Some(claim(1))).await.unwrap().claimed.is_empty());
     schema.execute("UPDATE process SET due_at = now() - interval '1 h'").await;
     let deadline = SystemClock.monotonic() + Duration::from_secs(60);
-    while store.work(vec![], Some(claim(1))).await.unwrap().claimed.is_empty() {
+    while store.settle_and_claim(vec![], Some(claim(1))).await.unwrap().claimed.is_empty() {
         assert!(
             SystemClock.monotonic() < deadline,
             "full looks take milliseconds here, so they come every second or two"
@@ -488,7 +488,7 @@ async fn four_claimers_never_get_the_same_row() {
         claimers.spawn(async move {
             let mut claimed = Vec::new();
             loop {
-                let work = store.work(vec![], Some(claim(7))).await.unwrap();
+                let work = store.settle_and_claim(vec![], Some(claim(7))).await.unwrap();
                 if work.claimed.is_empty() && work.due[0].polls_in > Some(Duration::from_secs(1)) {
                     return claimed;
                 }
@@ -509,11 +509,11 @@ async fn a_claim_passes_over_what_another_one_is_taking_and_does_not_ask_again_a
         store.insert(waiting(number)).await.unwrap();
     }
     schema.execute("BEGIN; SELECT id FROM process WHERE get_byte(id, 3) = 1 FOR UPDATE").await;
-    let work = store.work(vec![], Some(claim(5))).await.unwrap();
+    let work = store.settle_and_claim(vec![], Some(claim(5))).await.unwrap();
     assert_eq!(work.claimed.iter().map(|claimed| claimed.id).collect::<Vec<_>>(), [id(2)]);
     assert_eq!(work.due[0].polls_in, Some(Duration::from_millis(20)));
     schema.execute("COMMIT").await;
-    assert_eq!(store.work(vec![], Some(claim(5))).await.unwrap().claimed[0].id, id(1));
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(5))).await.unwrap().claimed[0].id, id(1));
 }
 
 /// A settlement with a body that matches its schedule.
@@ -540,7 +540,7 @@ async fn a_claim_never_sees_an_older_body_than_its_row() {
             let mut claims = 0;
             let mut settlements = Vec::new();
             for _ in 0..300 {
-                let work = store.work(std::mem::take(&mut settlements), Some(claim(1))).await.unwrap();
+                let work = store.settle_and_claim(std::mem::take(&mut settlements), Some(claim(1))).await.unwrap();
                 assert!(work.settled.iter().all(|settled| *settled == Settled::Done));
                 for claimed in work.claimed {
                     assert_eq!(claimed.body.bytes, claimed.schedule.as_bytes());
@@ -549,7 +549,7 @@ async fn a_claim_never_sees_an_older_body_than_its_row() {
                     claims += 1;
                 }
                 // Given back without claiming, so that another worker may claim it.
-                store.work(std::mem::take(&mut settlements), None).await.unwrap();
+                store.settle_and_claim(std::mem::take(&mut settlements), None).await.unwrap();
             }
             claims
         }
@@ -565,13 +565,13 @@ async fn replicas_that_name_the_same_rows_in_opposite_orders_do_not_deadlock() {
     for number in 0..20 {
         store.insert(waiting(number)).await.unwrap();
     }
-    let claimed = store.work(vec![], Some(claim(20))).await.unwrap().claimed;
+    let claimed = store.settle_and_claim(vec![], Some(claim(20))).await.unwrap().claimed;
     let decided = claimed.iter().map(|claimed| {
         with(Settlement::new(claimed.id, Next::Decided { provisional: false }), |decided| {
             decided.epoch = Some(claimed.epoch);
         })
     });
-    store.work(decided.collect(), None).await.unwrap();
+    store.settle_and_claim(decided.collect(), None).await.unwrap();
     let outcomes = OutcomeClaim::new(20, Duration::from_secs(60), 1, vec![crate::KEY]);
     let held: Vec<_> =
         store.claim_outcomes(outcomes).await.unwrap().claimed.iter().map(|claimed| claimed.held).collect();
@@ -579,7 +579,7 @@ async fn replicas_that_name_the_same_rows_in_opposite_orders_do_not_deadlock() {
         let store = store.clone();
         async move {
             for _ in 0..50 {
-                assert_eq!(store.hold_outcomes(held.clone(), Duration::from_secs(60)).await.unwrap(), vec![true; 20]);
+                assert_eq!(store.extend_outcomes(held.clone(), Duration::from_secs(60)).await.unwrap(), vec![true; 20]);
             }
         }
     });
@@ -631,7 +631,7 @@ async fn a_call_is_given_up_when_the_database_does_not_answer_and_later_ones_suc
             Err(error) => assert_eq!(error.problem(), StoreProblem::Unavailable),
         }
     };
-    assert_eq!(answered, Pinged::Noted { id: id(1), partition: crate::PARTITION });
+    assert_eq!(answered, Pinged::Recorded { id: id(1), partition: crate::PARTITION });
 }
 
 #[tokio::test]
@@ -688,5 +688,5 @@ async fn changes_of_one_replica_are_told_at_once_and_those_of_others_are_looked_
     let changed = store.changed();
     store.insert(waiting(1)).await.unwrap();
     changed.await;
-    assert_eq!(store.look_every(), Duration::from_secs(1));
+    assert_eq!(store.check_interval(), Duration::from_secs(1));
 }

@@ -121,7 +121,7 @@ async fn a_file_of_a_newer_release_is_refused_unless_that_has_only_added_somethi
     file.execute_batch("ALTER TABLE process ADD COLUMN what_comes INTEGER").unwrap();
     file.pragma_update(None, "user_version", 99).unwrap();
     let store = SqliteStore::open(&path).await.unwrap();
-    assert_eq!(store.work(vec![], Some(claim(1))).await.unwrap().claimed.len(), 1);
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(1))).await.unwrap().claimed.len(), 1);
     drop(store);
     file.execute_batch("UPDATE compatibility SET oldest = 98").unwrap();
     assert_refused(SqliteStore::open(&path).await, "newer release");
@@ -146,7 +146,7 @@ async fn a_file_of_the_first_release_is_carried_on() {
     )
     .unwrap();
     let store = SqliteStore::open(&path).await.unwrap();
-    let claimed = store.work(vec![], Some(claim(9))).await.unwrap().claimed.remove(0);
+    let claimed = store.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.remove(0);
     assert_eq!((claimed.epoch, claimed.orphaned, &*claimed.schedule), (6, true, "old"));
     let stats = store.stats().await.unwrap().remove(0);
     assert_eq!((stats.waiting, stats.decided), (1, 1));
@@ -159,7 +159,7 @@ async fn a_file_of_the_first_release_is_carried_on() {
          UPDATE process SET due_at = 2, not_before = 3, schedule = '', interval = 1, epoch = 1, attempts = 1 WHERE slot = 3;",
     )
     .unwrap();
-    assert_eq!(store.work(vec![], Some(claim(9))).await.unwrap().claimed.len(), 1);
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.len(), 1);
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn a_damaged_file_is_an_error_and_no_panic() {
     drop(store);
     let store = SqliteStore::open(&path).await.unwrap();
     assert_eq!(store.load(id(1)).await.unwrap_err().problem(), StoreProblem::Unusable);
-    assert_eq!(store.work(vec![], Some(claim(1))).await.unwrap_err().problem(), StoreProblem::Unusable);
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(1))).await.unwrap_err().problem(), StoreProblem::Unusable);
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn while_another_process_locks_the_file_calls_fail_for_the_time_being() {
     assert!(store.load(id(1)).await.unwrap().is_some(), "reading goes on");
     other.execute_batch("COMMIT").unwrap();
     assert!(matches!(store.insert(waiting(2)).await.unwrap(), Insertion::Inserted { .. }));
-    assert_eq!(store.work(vec![], Some(claim(10))).await.unwrap().claimed.len(), 2);
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(10))).await.unwrap().claimed.len(), 2);
 }
 
 #[tokio::test]
@@ -264,7 +264,7 @@ async fn two_handles_on_two_threads_claim_different_rows() {
     let claim_all = |store: SqliteStore| async move {
         let mut claimed = Vec::new();
         loop {
-            let work = store.work(vec![], Some(claim(3))).await.unwrap();
+            let work = store.settle_and_claim(vec![], Some(claim(3))).await.unwrap();
             if work.claimed.is_empty() {
                 return claimed;
             }
@@ -285,7 +285,7 @@ async fn two_processes_claim_different_rows() {
     if let Some(path) = processes::role() {
         let store = SqliteStore::open(path).await.unwrap();
         loop {
-            let work = store.work(vec![], Some(claim(3))).await.unwrap();
+            let work = store.settle_and_claim(vec![], Some(claim(3))).await.unwrap();
             if work.claimed.is_empty() {
                 return;
             }
@@ -368,5 +368,5 @@ async fn a_backup_beside_writers_is_complete_and_a_plain_copy_is_not() {
     fs::rename(&target, &path).unwrap();
     let restored = SqliteStore::open(&path).await.unwrap();
     assert_eq!(restored.load(id(100)).await.unwrap().unwrap().body.unwrap().bytes, vec![0x55; 1000]);
-    assert_eq!(restored.work(vec![], Some(claim(1000))).await.unwrap().claimed.len() as u64, backup.rows);
+    assert_eq!(restored.settle_and_claim(vec![], Some(claim(1000))).await.unwrap().claimed.len() as u64, backup.rows);
 }

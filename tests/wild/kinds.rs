@@ -142,7 +142,7 @@ pub async fn exchange(row: &Row) -> Vec<String> {
             let code = if grant.is_spent() { "spent" } else { "unspent" };
             problems.extend(compare("the code is", row.code.as_deref(), code));
             let again = verdict::of_exchange(&world.client.exchange(&mut grant).await);
-            let expected = if code == "spent" { "error: Misuse(GrantSpent)" } else { "deferred" };
+            let expected = if code == "spent" { "error: Misuse(GrantAlreadyUsed)" } else { "deferred" };
             problems.extend(compare("a second exchange", Some(expected), &again));
             return problems;
         }

@@ -261,7 +261,7 @@ impl Registrar {
         metadata: Option<&Map<String, Value>>,
     ) -> Result<Answer, Error> {
         if registration.issuer() != self.issuer() {
-            return Err(Misuse::ForeignValue.into());
+            return Err(Misuse::WrongClient.into());
         }
         let (Some(url), Some(access_token)) =
             (registration.registration_client_uri(), registration.registration_access_token())

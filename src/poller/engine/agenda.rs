@@ -123,7 +123,7 @@ impl Agenda {
     }
 
     /// Records that something may be due for the next clients of the round, if a check is due.
-    pub(super) fn check<T>(&mut self, tenants: &BTreeMap<Partition, T>, now: Duration, look_every: Duration) {
+    pub(super) fn check<T>(&mut self, tenants: &BTreeMap<Partition, T>, now: Duration, check_interval: Duration) {
         if now < self.checks.next_at {
             return;
         }
@@ -138,10 +138,10 @@ impl Agenda {
         self.checks.urgent = self.checks.urgent.saturating_sub(seen.len());
         self.checks.last_at = now;
         let period = match (tenants.len() > QUOTAS, self.checks.urgent > 0) {
-            (false, _) => look_every,
+            (false, _) => check_interval,
             (true, true) => urgent_period(tenants.len()),
             (true, false) => {
-                let round = look_every.saturating_mul(CHECK_PERIODS).max(quickest_round(tenants.len()));
+                let round = check_interval.saturating_mul(CHECK_PERIODS).max(quickest_round(tenants.len()));
                 round.saturating_mul(QUOTAS as u32) / u32::try_from(tenants.len()).unwrap_or(u32::MAX)
             }
         };
@@ -224,11 +224,11 @@ mod tests {
 
     #[test]
     fn each_of_many_clients_is_looked_at_once_in_a_round() {
-        for (count, look_every, round) in [(1_000, SECOND, 4 * SECOND), (10_000, SECOND / 10, 10 * SECOND)] {
+        for (count, check_interval, round) in [(1_000, SECOND, 4 * SECOND), (10_000, SECOND / 10, 10 * SECOND)] {
             let (mut agenda, tenants) = (Agenda::default(), tenants(count));
             let (mut now, mut seen) = (SECOND, Vec::new());
             while seen.len() < count as usize {
-                agenda.check(&tenants, now, look_every);
+                agenda.check(&tenants, now, check_interval);
                 seen.extend(agenda.take_due(now, usize::MAX));
                 now = agenda.next_check_at();
             }

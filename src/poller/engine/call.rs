@@ -87,7 +87,7 @@ impl Engine {
         });
         let settlements = settling.iter().map(|kept| kept.settlement(now)).collect();
         (self.called_at, self.is_urgent) = (Some(now), false);
-        let answer = Box::pin(catch_panic(async move { shared.store.work(settlements, claim).await }));
+        let answer = Box::pin(catch_panic(async move { shared.store.settle_and_claim(settlements, claim).await }));
         self.call = Some(Call { settling, quotas, tenants, began: now, window, lease, answer });
     }
 

@@ -14,7 +14,7 @@ impl Case<'_> {
     }
 
     async fn corrected(&self) -> ClockJump {
-        self.store().work(vec![], None).await.unwrap().corrected
+        self.store().settle_and_claim(vec![], None).await.unwrap().corrected
     }
 
     async fn clamp(&self, clamp: Clamp) -> Clamped {
@@ -49,7 +49,7 @@ pub(super) async fn a_clock_that_was_set_back_holds_nothing_up_for_long(case: Ca
     case.inserted(NewProcess { state, due_in: later, interval: Duration::ZERO, ..waiting(1) }).await;
     let decided = case.decided(2).await;
     let held = case.outcomes(HOUR).await.claimed.remove(0).held;
-    case.store().hold_outcomes(vec![held], later).await.unwrap();
+    case.store().extend_outcomes(vec![held], later).await.unwrap();
     case.inserted(NewProcess { due_in: HOUR + MINUTE, ..waiting(3) }).await;
     case.inserted(NewProcess { due_in: MINUTE / 2, ..waiting(4) }).await;
 
@@ -146,7 +146,7 @@ pub(super) async fn nothing_is_claimed_while_due_times_are_put_right_step_by_ste
     }
     let claimed = case.claim(1).await.remove(0);
     assert_eq!(case.jumped(forward(HOUR), 2).await, Clamped::More);
-    let work = case.work(vec![settlement(&claimed, Next::Answered)], 10).await;
+    let work = case.settle_and_claim(vec![settlement(&claimed, Next::Answered)], 10).await;
     assert_eq!(work.settled, [Settled::Done]);
     assert!(work.claimed.is_empty() && work.clamping);
     assert_eq!(case.load(id(4)).await.due_in, Duration::ZERO, "the run has not reached it");
@@ -156,7 +156,7 @@ pub(super) async fn nothing_is_claimed_while_due_times_are_put_right_step_by_ste
     assert_eq!(case.load(id(5)).await.due_in, Duration::ZERO);
     assert_eq!(case.clamp(go_on(2)).await, Clamped::Done);
     assert!(case.load(id(5)).await.due_in > 50 * MINUTE);
-    let work = case.work(vec![], 10).await;
+    let work = case.settle_and_claim(vec![], 10).await;
     assert!(!work.clamping);
     assert_eq!(ids(&work.claimed), [claimed.id], "a stored success is not postponed");
     assert_eq!(case.clamp(go_on(2)).await, Clamped::Done, "there is nothing to continue");

@@ -181,7 +181,7 @@ pub(super) async fn an_operator_releases_what_hangs_but_no_poll_in_flight(case: 
     let delivery = case.outcomes(HOUR).await.claimed.remove(0);
     assert!(case.outcomes(HOUR).await.claimed.is_empty());
     assert_eq!(requeue(id).await, done(State::Decided));
-    let hold = case.store().hold_outcomes(vec![delivery.held], HOUR).await.unwrap();
+    let hold = case.store().extend_outcomes(vec![delivery.held], HOUR).await.unwrap();
     assert_eq!(hold, [false], "its holder cannot keep it");
     let again = case.outcomes(HOUR).await.claimed.remove(0);
     assert_eq!((again.held.id, again.attempts), (id, 2));
@@ -194,7 +194,7 @@ pub(super) async fn a_row_that_was_set_aside_is_listed_and_not_released_without_
     if !case.0.lose_body(id).await {
         return;
     }
-    assert_eq!(case.work(vec![], 9).await.set_aside, [id]);
+    assert_eq!(case.settle_and_claim(vec![], 9).await.set_aside, [id]);
     let aside = overview(&case, id).await;
     assert_eq!((aside.due_at, aside.has_body), (None, false));
     assert_eq!(case.store().requeue(id).await.unwrap(), Requeued::NoBody);

@@ -30,7 +30,8 @@ pub(super) async fn an_outcome_is_delivered_until_it_is_acknowledged(case: Case<
 
     let other_key = NewProcess { body: SealedBody { key: [1; 4], ..body("") }, ..waiting(2) };
     case.inserted(other_key).await;
-    let claimed = case.store().work(vec![], Some(Claim { keys: vec![[1; 4]], ..claim(1) })).await.unwrap().claimed;
+    let claimed =
+        case.store().settle_and_claim(vec![], Some(Claim { keys: vec![[1; 4]], ..claim(1) })).await.unwrap().claimed;
     case.settle(settlement(&claimed[0], Next::Decided { provisional: false })).await;
     assert!(case.outcomes(MINUTE).await.claimed.is_empty(), "it cannot be opened here");
 }
@@ -40,15 +41,19 @@ pub(super) async fn only_its_holder_can_hold_and_release_an_outcome(case: Case<'
     let held = case.outcomes(5 * MINUTE).await.claimed[0].held;
     let stale = HeldOutcome { epoch: held.epoch - 1, ..held };
     let nobody = HeldOutcome { id: id(9), ..held };
-    let holds = case.store().hold_outcomes(vec![stale, held, nobody], 10 * MINUTE).await.unwrap();
+    let holds = case.store().extend_outcomes(vec![stale, held, nobody], 10 * MINUTE).await.unwrap();
     assert_eq!(holds, [false, true, false]);
     case.advance(6 * MINUTE).await;
     assert!(case.outcomes(MINUTE).await.claimed.is_empty());
-    assert_eq!(case.store().hold_outcomes(vec![held], Duration::ZERO).await.unwrap(), [true]);
+    assert_eq!(case.store().extend_outcomes(vec![held], Duration::ZERO).await.unwrap(), [true]);
     let again = case.outcomes(MINUTE).await.claimed[0].held;
-    assert_eq!(case.store().hold_outcomes(vec![held], Duration::ZERO).await.unwrap(), [false], "it has another holder");
+    assert_eq!(
+        case.store().extend_outcomes(vec![held], Duration::ZERO).await.unwrap(),
+        [false],
+        "it has another holder"
+    );
     assert_eq!(case.store().acknowledge(acknowledgement(held.id)).await.unwrap(), [Acknowledged::Done]);
-    assert_eq!(case.store().hold_outcomes(vec![again], MINUTE).await.unwrap(), [false]);
+    assert_eq!(case.store().extend_outcomes(vec![again], MINUTE).await.unwrap(), [false]);
 }
 
 pub(super) async fn an_acknowledgement_erases_the_body_and_counts_once(case: Case<'_>) {

@@ -79,7 +79,7 @@ pub(super) async fn a_row_that_was_set_aside_stays_so_when_it_is_moved(case: Cas
     if !case.0.lose_body(id).await {
         return;
     }
-    assert_eq!(case.work(vec![], 9).await.set_aside, [id]);
+    assert_eq!(case.settle_and_claim(vec![], 9).await.set_aside, [id]);
     let mut rows = export_all(&case).await;
     assert_eq!((rows[0].due_at, &rows[0].body), (None, &None));
     erase_all(&case, &rows).await;

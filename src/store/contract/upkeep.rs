@@ -101,9 +101,9 @@ pub(super) async fn bodies_are_sealed_again_by_compare_and_swap(case: Case<'_>) 
         let key = if number == 4 { [2; 4] } else { KEY };
         case.inserted(NewProcess { body: SealedBody { key, ..body("old") }, lookups: vec![], ..waiting(number) }).await;
     }
-    let old = store.sealed_otherwise([2; 4], None, 2).await.unwrap();
+    let old = store.not_sealed_with([2; 4], None, 2).await.unwrap();
     assert_eq!(old.iter().map(|row| row.id).collect::<Vec<_>>(), [id(1), id(2)]);
-    let rest = store.sealed_otherwise([2; 4], Some(id(2)), 9).await.unwrap();
+    let rest = store.not_sealed_with([2; 4], Some(id(2)), 9).await.unwrap();
     assert_eq!(rest.iter().map(|row| row.id).collect::<Vec<_>>(), [id(3)]);
 
     let claimed = case.claim(1).await.remove(0);
@@ -117,7 +117,7 @@ pub(super) async fn bodies_are_sealed_again_by_compare_and_swap(case: Case<'_>) 
     assert_eq!(case.load(id(1)).await.body, Some(body("newer")));
     let resealed = case.load(id(2)).await;
     assert_eq!((resealed.body.unwrap().bytes, resealed.revision), (b"resealed".to_vec(), 1));
-    let work = store.work(vec![], Some(Claim { keys: vec![[2; 4]], ..claim(9) })).await.unwrap();
+    let work = store.settle_and_claim(vec![], Some(Claim { keys: vec![[2; 4]], ..claim(9) })).await.unwrap();
     assert_eq!(ids(&work.claimed), [id(2), id(4)], "claims use the new key");
 }
 
@@ -172,7 +172,7 @@ pub(super) async fn statistics_count_rows_and_the_age_of_what_is_due(case: Case<
     // An outcome that is claimed but not acknowledged still gets older.
     let held = case.outcomes(HOUR).await.claimed.remove(0).held;
     case.advance(MINUTE).await;
-    case.store().hold_outcomes(vec![held], HOUR).await.unwrap();
+    case.store().extend_outcomes(vec![held], HOUR).await.unwrap();
     let undelivered = async || {
         let stats = case.store().stats().await.unwrap();
         stats.iter().find(|stats| stats.partition == PARTITION).unwrap().undelivered
@@ -185,25 +185,25 @@ pub(super) async fn statistics_count_rows_and_the_age_of_what_is_due(case: Case<
 
 pub(super) async fn waiters_are_notified_of_changes_or_check_often(case: Case<'_>) {
     let store = case.store();
-    assert!(store.look_every() > Duration::ZERO);
+    assert!(store.check_interval() > Duration::ZERO);
     // A store that cannot notify its users has them check every few seconds.
-    let notifies = store.look_every() > MINUTE;
+    let notifies = store.check_interval() > MINUTE;
     let changed = store.changed();
     store.insert(waiting(1)).await.unwrap();
     if notifies {
         assert_eq!(changed.await, Changed::WORK);
     }
-    let claimed = store.work(vec![], Some(claim(1))).await.unwrap().claimed.remove(0);
+    let claimed = store.settle_and_claim(vec![], Some(claim(1))).await.unwrap().claimed.remove(0);
     let changed = store.changed();
     let decided = settlement(&claimed, Next::Decided { provisional: false });
-    store.work(vec![decided], Some(claim(1))).await.unwrap();
+    store.settle_and_claim(vec![decided], Some(claim(1))).await.unwrap();
     if notifies {
         assert!(changed.await.outcomes);
     }
     let outcomes = OutcomeClaim { limit: 1, after: None, lease: HOUR, format: 1, keys: vec![KEY] };
     let held = store.claim_outcomes(outcomes).await.unwrap().claimed[0].held;
     let changed = store.changed();
-    store.hold_outcomes(vec![held], MINUTE).await.unwrap();
+    store.extend_outcomes(vec![held], MINUTE).await.unwrap();
     if notifies {
         assert!(changed.await.outcomes, "it is due sooner than the claim said");
     }

@@ -38,7 +38,7 @@ pub(super) async fn a_claim_takes_what_is_due_of_its_partitions_and_nothing_else
     case.advance(MINUTE).await;
     case.inserted(waiting(5)).await;
 
-    let work = case.work(vec![], 2).await;
+    let work = case.settle_and_claim(vec![], 2).await;
     assert_eq!(ids(&work.claimed), [id(3), id(4)], "the earliest come first, up to the limit");
     assert_eq!(next_in(&work), Some(Duration::ZERO), "more rows are due");
     let claimed = &work.claimed[0];
@@ -46,7 +46,7 @@ pub(super) async fn a_claim_takes_what_is_due_of_its_partitions_and_nothing_else
     assert!(!claimed.orphaned && !claimed.pinged);
     assert_eq!((claimed.schedule.as_str(), &claimed.body), ("schedule 3", &body("as inserted")));
 
-    let work = case.work(vec![], 2).await;
+    let work = case.settle_and_claim(vec![], 2).await;
     assert_eq!(ids(&work.claimed), [id(5)]);
     let next_in = next_in(&work).unwrap();
     assert!(next_in <= HOUR && next_in > 50 * MINUTE, "{next_in:?}");
@@ -112,10 +112,10 @@ pub(super) async fn a_row_without_its_body_is_set_aside_and_holds_nothing_up(cas
     if !case.0.lose_body(id(1)).await {
         return;
     }
-    let work = case.work(vec![], 10).await;
+    let work = case.settle_and_claim(vec![], 10).await;
     assert_eq!((ids(&work.claimed), work.set_aside), (vec![id(2)], vec![id(1)]));
     case.advance(1_000 * HOUR).await;
-    let work = case.work(vec![], 10).await;
+    let work = case.settle_and_claim(vec![], 10).await;
     assert!(work.set_aside.is_empty(), "it is reported once");
     assert_eq!(ids(&work.claimed), [id(2)]);
     let row = case.load(id(1)).await;
@@ -138,7 +138,11 @@ pub(super) async fn a_claim_takes_only_bodies_that_it_can_open(case: Case<'_>) {
     case.inserted(NewProcess { body: SealedBody { format: 2, ..body("") }, ..waiting(2) }).await;
     case.inserted(waiting(3)).await;
     assert_eq!(ids(&case.claim(1).await), [id(3)], "the others do not count towards the limit");
-    let work = case.store().work(vec![], Some(Claim { format: 2, keys: vec![[1; 4], KEY], ..claim(9) })).await.unwrap();
+    let work = case
+        .store()
+        .settle_and_claim(vec![], Some(Claim { format: 2, keys: vec![[1; 4], KEY], ..claim(9) }))
+        .await
+        .unwrap();
     assert_eq!(ids(&work.claimed), [id(1), id(2)]);
 }
 
@@ -164,7 +168,7 @@ pub(super) async fn a_row_whose_holder_died_is_asked_about_before_its_end(case: 
     for (number, expires_in) in (1..).zip(ends) {
         case.inserted(NewProcess { expires_in, ..waiting(number) }).await;
     }
-    let work = case.work(vec![], 4).await;
+    let work = case.settle_and_claim(vec![], 4).await;
     assert_eq!(work.claimed.len(), 4);
     let next_in = next_in(&work).unwrap();
     assert!(next_in <= 5 * MINUTE && next_in > 4 * MINUTE, "the second one, when its lease ends: {next_in:?}");
@@ -242,7 +246,7 @@ pub(super) async fn settlements_and_a_claim_go_together_in_their_order(case: Cas
     let again = settlement(&claimed[1], Next::Waiting);
     let twice = settlement(&claimed[1], Next::Answered);
     let later = Settlement { due_in: HOUR, ..settlement(&claimed[2], Next::Waiting) };
-    let work = case.work(vec![again, twice, later], 10).await;
+    let work = case.settle_and_claim(vec![again, twice, later], 10).await;
     // Both hold the epoch, so the second applies on top of the first.
     assert_eq!(work.settled, [Settled::Done; 3]);
     assert_eq!(ids(&work.claimed), [claimed[1].id]);
@@ -413,7 +417,7 @@ pub(super) async fn a_ping_brings_a_row_forward_whose_lease_has_run_out(case: Ca
 
 pub(super) async fn a_ping_for_another_process_or_none_changes_nothing(case: Case<'_>) {
     let id = case.inserted(NewProcess { due_in: HOUR, ping_in: Some(Duration::ZERO), ..waiting(1) }).await;
-    assert_eq!(case.ping(id, 102).await, Pinged::Foreign);
+    assert_eq!(case.ping(id, 102).await, Pinged::Mismatch);
     assert_eq!(case.ping(super::id(2), 101).await, Pinged::NotFound);
     assert_eq!(case.ping(None, 102).await, Pinged::NotFound);
     assert!(case.claim(1).await.is_empty());

@@ -183,7 +183,7 @@ impl Row {
 
     pub(super) fn ping(&mut self, id: ProcessId, lookups: &[Fingerprint], now: Duration) -> Pinged {
         if self.lookup.is_some_and(|lookup| !lookups.contains(&lookup)) {
-            return Pinged::Foreign;
+            return Pinged::Mismatch;
         }
         if self.state > State::Waiting {
             return Pinged::Ended(id);
@@ -193,7 +193,7 @@ impl Row {
         if let Some(not_before) = self.not_before.filter(|_| !is_leased) {
             self.due_at = self.due_at.min(now.max(not_before));
         }
-        Pinged::Noted { id, partition: self.partition }
+        Pinged::Recorded { id, partition: self.partition }
     }
 
     /// Claims the row. A row without a body is set aside, and the result is `None`.

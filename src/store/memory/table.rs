@@ -8,7 +8,7 @@ use super::row::{Queue, Row, SET_ASIDE, later};
 use crate::store::rules::{Held, Run};
 use crate::store::{
     Acknowledged, Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, Clamp, Clamped, ClockJump, Fingerprint,
-    HeldOutcome, KeyStats, NewProcess, NextDue, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged,
+    HeldOutcome, KeyStats, NewProcess, NextDue, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged,
     Process, ProcessId, Reseal, Settled, Settlement, State,
 };
 
@@ -107,7 +107,7 @@ impl Table {
         noted.unwrap_or(Pinged::NotFound)
     }
 
-    pub(super) fn claim_outcomes(&mut self, claim: &OutcomeClaim, now: Duration) -> Outcomes {
+    pub(super) fn claim_outcomes(&mut self, claim: &OutcomeClaim, now: Duration) -> OutcomeBatch {
         let mut due: Vec<_> = Vec::new();
         for queue in self.outcome_queues() {
             let of_queue = self.due_in_queue(queue).take_while(|(due_at, _)| *due_at <= now);
@@ -125,7 +125,7 @@ impl Table {
             }
         }
         let next_in = self.next_in(self.outcome_queues(), now, claim.format, &claim.keys);
-        Outcomes { claimed, set_aside, next_in }
+        OutcomeBatch { claimed, set_aside, next_in }
     }
 
     /// The queues of outcomes that are not empty.
@@ -274,7 +274,7 @@ impl Table {
         ids.iter().filter(|id| self.remove(**id)).count()
     }
 
-    pub(super) fn sealed_otherwise(
+    pub(super) fn not_sealed_with(
         &self,
         key: [u8; 4],
         after: Option<ProcessId>,

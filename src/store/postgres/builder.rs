@@ -41,7 +41,7 @@ pub struct PostgresStoreBuilder {
     prepares: bool,
     cancels: bool,
     notifies: bool,
-    look_every: Duration,
+    check_interval: Duration,
     timeout: Duration,
 }
 
@@ -55,7 +55,7 @@ impl PostgresStoreBuilder {
             prepares: true,
             cancels: true,
             notifies: false,
-            look_every: Duration::from_secs(1),
+            check_interval: Duration::from_secs(1),
             timeout: TIMEOUT,
         }
     }
@@ -102,8 +102,8 @@ impl PostgresStoreBuilder {
     }
 
     /// Sets how often to check for changes by other replicas; every second by default.
-    pub fn look_every(mut self, period: Duration) -> Self {
-        self.look_every = period;
+    pub fn check_interval(mut self, period: Duration) -> Self {
+        self.check_interval = period;
         self
     }
 
@@ -111,7 +111,7 @@ impl PostgresStoreBuilder {
     /// they do not.
     ///
     /// It needs one more connection for each replica, and does not work through a pooler that assigns a server to each
-    /// transaction. Nothing depends on the notifications, because the [periodic checks](Self::look_every) continue at
+    /// transaction. Nothing depends on the notifications, because the [periodic checks](Self::check_interval) continue at
     /// the same rate and find any change that was not notified.
     pub fn notifications(mut self) -> Self {
         self.notifies = true;
@@ -148,7 +148,7 @@ impl PostgresStoreBuilder {
             begin: if self.prepares { session::begin_prepared } else { session::begin }(self.timeout),
             schema: format!("\"{}\".", self.schema.replace('"', "\"\"")),
             prepares: self.prepares,
-            look_every: self.look_every,
+            check_interval: self.check_interval,
             timeout: self.timeout,
             changes,
             due_bounds: DueBounds::default(),

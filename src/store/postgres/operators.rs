@@ -194,7 +194,7 @@ pub(super) async fn bring_forward(session: &Session<'_>, id: ProcessId) -> Resul
     let Some(row) = rows.first() else { return Ok(Pinged::NotFound) };
     match state_in(row)? > State::Waiting {
         true => Ok(Pinged::Ended(id)),
-        false => Ok(Pinged::Noted { id, partition: partition_in(row)? }),
+        false => Ok(Pinged::Recorded { id, partition: partition_in(row)? }),
     }
 }
 

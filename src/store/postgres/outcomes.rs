@@ -16,7 +16,8 @@ use super::session::{Session, value};
 use crate::store::column::{limit, micros};
 use crate::store::rules::{Held, fair_shares, in_turn};
 use crate::store::{
-    Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes, ProcessId, State, StoreError,
+    Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeBatch, OutcomeClaim, ProcessId, State,
+    StoreError,
 };
 
 /// The number of due outcomes of each partition, if there are not more than a claim takes.
@@ -101,7 +102,7 @@ pub(super) async fn claim_outcomes(
     session: &Session<'_>,
     due_bounds: &DueBounds,
     claim: &OutcomeClaim,
-) -> Result<(Outcomes, Found<Option<SystemTime>>), StoreError> {
+) -> Result<(OutcomeBatch, Found<Option<SystemTime>>), StoreError> {
     let (format, keys) = (i16::from(claim.format), numbers_of(&claim.keys));
     let look = due_bounds.look_for_outcomes(claim);
     let since = look.since;
@@ -115,7 +116,7 @@ pub(super) async fn claim_outcomes(
     let next_in = until(row, "due_at", now)?;
     let has_room = claimed.len() < claim.limit;
     let next_in = if has_room { next_in.map(unless_others_claim) } else { next_in };
-    Ok((Outcomes { claimed, set_aside, next_in }, found))
+    Ok((OutcomeBatch { claimed, set_aside, next_in }, found))
 }
 
 /// How many outcomes to take of each partition, in round-robin order.

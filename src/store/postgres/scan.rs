@@ -17,7 +17,7 @@ impl PostgresStore {
             let left = limit.saturating_sub(found.len());
             let step = async {
                 let session = self.session().await?;
-                let step = upkeep::sealed_otherwise(&session, key, after, left).await?;
+                let step = upkeep::not_sealed_with(&session, key, after, left).await?;
                 session.finish();
                 Ok(step)
             };

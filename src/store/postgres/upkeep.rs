@@ -112,7 +112,7 @@ FROM step_end LEFT JOIN LATERAL (
 ) AS found ON true";
 
 /// Executes one step. Returns the rows found and the end of the step.
-pub(super) async fn sealed_otherwise(
+pub(super) async fn not_sealed_with(
     session: &Session<'_>,
     key: [u8; 4],
     after: Option<ProcessId>,

@@ -249,8 +249,8 @@ pub(super) async fn ping(session: &Session<'_>, ping: &Ping) -> Result<Pinged, S
     let Some(row) = rows.first() else { return Ok(Pinged::NotFound) };
     let (id, state, lookup) = (id_in(row)?, state_in(row)?, lookup_in(row)?);
     Ok(match lookup {
-        Some(lookup) if !ping.lookups.contains(&lookup) => Pinged::Foreign,
+        Some(lookup) if !ping.lookups.contains(&lookup) => Pinged::Mismatch,
         _ if state > State::Waiting => Pinged::Ended(id),
-        _ => Pinged::Noted { id, partition: partition_in(row)? },
+        _ => Pinged::Recorded { id, partition: partition_in(row)? },
     })
 }

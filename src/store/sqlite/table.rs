@@ -15,7 +15,7 @@ pub(super) use clamp::{clamp_due_times, spread};
 pub(super) use operators::{bring_forward, erase, list, requeue};
 pub(super) use outcomes::{acknowledge, claim_outcomes, hold};
 pub(super) use transfer::{export, import};
-pub(super) use upkeep::{cancel, forget, keys, load, purge, reseal, sealed_otherwise, stats};
+pub(super) use upkeep::{cancel, forget, keys, load, not_sealed_with, purge, reseal, stats};
 pub(super) use work::{insert, ping, work};
 
 use rusqlite::types::{FromSqlError, Type};

@@ -235,7 +235,7 @@ async fn a_grant_of_another_client_is_refused_and_stays_usable() {
         .build()
         .unwrap();
     let error = another.exchange(&mut grant).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::WrongClient));
     world.assert_nothing_sent();
     assert!(world.client.exchange(&mut grant).await.is_ok());
 }
@@ -250,7 +250,7 @@ async fn a_session_takes_one_answer_and_forgeries_do_not_count() {
     let grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
     assert!(session.is_spent() && !grant.is_spent());
     let error = world.client.check_authorization_response(&query, &mut session).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::SessionSpent));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::SessionAlreadyUsed));
 
     // An error of the OP also answers the request.
     let (url, mut session) = world.client.authorize().start().await.unwrap();

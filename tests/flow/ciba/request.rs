@@ -109,7 +109,7 @@ async fn an_id_token_of_another_client_is_no_hint() {
     let (world, other) = (ciba(|op| op).await, ciba(|op| op.host("other.test")).await);
     let Outcome::Approved(foreign) = other.wait(&mut other.asked().await).await else { panic!("not approved") };
     let asked = world.client.backchannel_authentication(UserHint::id_token_hint(&foreign));
-    assert_eq!(asked.send().await.unwrap_err().kind(), &ErrorKind::Misuse(Misuse::ForeignValue));
+    assert_eq!(asked.send().await.unwrap_err().kind(), &ErrorKind::Misuse(Misuse::WrongClient));
     assert!(world.asks().is_empty());
 }
 

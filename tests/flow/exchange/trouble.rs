@@ -203,7 +203,7 @@ async fn an_exchange_that_is_dropped_in_the_middle_goes_on_and_the_next_call_tak
         let signed_in = world.client.exchange(&mut grant).await;
         assert!(matches!(signed_in, Ok(SignIn::Deferred(_))), "{absence}: {signed_in:?}");
         let error = world.client.exchange(&mut grant).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantSpent));
+        assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantAlreadyUsed));
         assert_eq!(world.exchanges().len(), 1);
         world.op.assert_clean();
     }
@@ -230,7 +230,7 @@ async fn an_exchange_that_is_dropped_while_the_interim_token_is_verified_keeps_t
     drop_exchange_after(&world, &mut grant, 1).await;
     let Ok(SignIn::Deferred(mut pending)) = world.client.exchange(&mut grant).await else { panic!("it was lost") };
     let error = world.client.exchange(&mut grant).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantSpent));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantAlreadyUsed));
     assert_eq!(world.exchanges().len(), 1);
     assert!(matches!(world.wait(&mut pending).await, Outcome::Approved(_)));
     world.op.assert_clean();
@@ -294,7 +294,7 @@ async fn a_refused_code_is_spent() {
     assert_eq!((response.code(), response.status()), ("invalid_grant", Some(400)));
     assert!(grant.is_spent());
     let error = world.client.exchange(&mut grant).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantSpent));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantAlreadyUsed));
     assert_eq!(world.exchanges().len(), 1);
 }
 
@@ -304,7 +304,7 @@ async fn a_code_is_exchanged_once() {
     let mut grant = world.grant().await;
     assert!(world.client.exchange(&mut grant).await.is_ok());
     let error = world.client.exchange(&mut grant).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantSpent));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::GrantAlreadyUsed));
     assert_eq!(world.exchanges().len(), 1);
     world.op.assert_clean();
 }

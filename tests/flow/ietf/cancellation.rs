@@ -10,7 +10,7 @@ async fn the_deferral_code_is_revoked_with_the_key_of_the_request() {
     let world = undecided().await;
     let mut pending = world.pending_grant().await;
     for _ in 0..2 {
-        assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+        assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Accepted);
     }
     let revocations = world.op.requests_to(Endpoint::Revocation);
     assert_eq!(revocations.len(), 2, "it can be repeated");
@@ -38,7 +38,7 @@ async fn a_success_that_was_not_collected_is_suppressed() {
     let world = undecided().await;
     let mut pending = world.pending_grant().await;
     world.op.last_process().approve();
-    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Accepted);
     assert!(matches!(world.wait(&mut pending).await, Outcome::Cancelled));
     world.op.assert_clean();
 }
@@ -47,7 +47,7 @@ async fn a_success_that_was_not_collected_is_suppressed() {
 async fn a_sign_in_is_cancelled_in_the_same_way() {
     let world = undecided().await;
     let mut pending = world.pending().await;
-    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Accepted);
     assert!(matches!(world.wait(&mut pending).await, Outcome::Cancelled));
     assert!(world.op.requests_to(Endpoint::Cancellation).is_empty());
     world.op.assert_clean();

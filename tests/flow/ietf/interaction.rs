@@ -180,7 +180,7 @@ async fn a_wait_for_the_ops_keys_is_not_reported_as_the_users_visit() {
     let (mut begun, mut troubles) = (0, 0);
     let waited = world.client.wait(&mut pending).on_event(|_, event| match event {
         WaitEvent::InteractionBegun => begun += 1,
-        WaitEvent::Trouble { .. } => troubles += 1,
+        WaitEvent::TransientError { .. } => troubles += 1,
         _ => {}
     });
     assert!(matches!(waited.await, Ok(Outcome::Approved(_))));

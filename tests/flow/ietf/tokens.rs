@@ -239,7 +239,7 @@ async fn tokens_are_revoked_with_their_key_the_refresh_token_first() {
 async fn the_tokens_of_another_client_are_neither_refreshed_nor_revoked() {
     let (mine, other) = (world().await, ietf(|op| op.refresh_tokens_for_all_grants().path("/other")).await);
     let mut tokens = other.issued().await;
-    let foreign = ErrorKind::Misuse(Misuse::ForeignValue);
+    let foreign = ErrorKind::Misuse(Misuse::WrongClient);
     assert_eq!(*mine.client.refresh(&mut tokens).await.unwrap_err().kind(), foreign);
     assert_eq!(*mine.client.revoke(&tokens).await.unwrap_err().kind(), foreign);
     assert!(mine.token_requests().is_empty() && mine.op.requests_to(Endpoint::Revocation).is_empty());

@@ -272,7 +272,7 @@ async fn a_registration_without_means_to_manage_it_or_of_another_op_is_left_alon
     let other: Office = office_with(|op| op.host("other.test"));
     let mut registration = office().register(request()).await;
     let error = other.registrar.read(&mut registration).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::WrongClient));
     assert!(other.op.requests().is_empty());
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use openid_deferred::ciba::{DeliveryMode, UserHint};
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::AcceptedSignIn;
 use openid_deferred::store::SqliteStore;
 use openid_deferred::{Client, ClientAuthentication, Keyring, Outcome, Poller, SealingKey};
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ async fn the_program_that_is_killed() {
     let message = text("message");
     let request = request.binding_message(message.as_str()).context(message.as_str());
     let asked = poller.request_authentication(request).await;
-    assert!(matches!(asked, Ok(SignIn::Deferred(_))), "{asked:?}");
+    assert!(matches!(asked, Ok(AcceptedSignIn::Deferred(_))), "{asked:?}");
     println!("{ASKED}");
     // Until it is killed.
     std::future::pending::<()>().await;

@@ -110,7 +110,7 @@ async fn every_authentication_method_may_exchange_tokens() {
         let tokens = issued(&client, &mut pending).await;
         is_accepted(&server, &client, &tokens, name).await;
         let mut pending = deferred(&client, exchange().1).await;
-        assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+        assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Accepted);
         server.is_satisfied();
     }
 }
@@ -129,7 +129,7 @@ async fn tokens_are_not_bound_without_dpop() {
         assert_eq!(tokens.token_type(), Some("Bearer"));
         is_accepted(&server, &client, &tokens, "client credentials").await;
         let mut pending = deferred(&client, Grant::client_credentials()).await;
-        assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+        assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Accepted);
         server.is_satisfied();
     }
 }
@@ -195,7 +195,7 @@ async fn a_cancelled_grant_ends() {
     let Some(server) = Strict::start(json!({ "only_rfc8414": true, "nonce_lifetime": 1 }), json!({})) else { return };
     let client = server.machine().await;
     let mut pending = deferred(&client, Grant::client_credentials()).await;
-    assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+    assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Accepted);
     let outcome = client.wait(&mut pending).await.unwrap();
     assert!(matches!(outcome, Outcome::Cancelled), "{outcome:?}");
     server.is_satisfied();

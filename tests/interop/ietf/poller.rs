@@ -7,7 +7,7 @@ use axum::Router;
 use axum::serve::Listener;
 use futures_util::future::join_all;
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::{Cancelled, SignIn, TokenAnswer};
+use openid_deferred::poller::{AcceptedSignIn, AcceptedTokenRequest, CancellationStatus};
 use openid_deferred::store::{ProcessId, SqliteStore, State};
 use openid_deferred::{Client, Delivery, Grant, Keyring, Outcome, Poller, SealingKey, Secret, SystemRandom, ping};
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ async fn delivered(poller: &Poller) -> Delivery {
 async fn requested(poller: &Poller, client: &Client) -> ProcessId {
     let request = client.token_request(Grant::client_credentials()).scopes(["a"]).context("order 4711");
     match poller.request_tokens(request).await.unwrap_or_else(|error| panic!("{}", chain(&error))) {
-        TokenAnswer::Deferred(id) => id,
+        AcceptedTokenRequest::Deferred(id) => id,
         other => panic!("not deferred: {other:?}"),
     }
 }
@@ -113,7 +113,7 @@ async fn tokens_are_issued_at_once() {
     let poller = durable.start().await;
     let request = durable.client.token_request(Grant::client_credentials());
     let answer = poller.request_tokens(request).await.unwrap();
-    assert!(matches!(answer, TokenAnswer::Complete(_)), "{answer:?}");
+    assert!(matches!(answer, AcceptedTokenRequest::Complete(_)), "{answer:?}");
     server.is_satisfied();
 }
 
@@ -130,7 +130,7 @@ fn a_sign_in_survives_restarts() {
         let (url, session) = durable.client.authorize().context("user 1").start().await.unwrap();
         let back = server.visit(url).await;
         let signed_in = poller.authorization_response(&back, session).await.unwrap();
-        assert!(matches!(signed_in, SignIn::Deferred(_)), "{signed_in:?}");
+        assert!(matches!(signed_in, AcceptedSignIn::Deferred(_)), "{signed_in:?}");
         server.polled(1).await;
         poller.shutdown(PATIENCE).await;
         let poller = durable.start().await;
@@ -206,7 +206,7 @@ async fn denial_and_expiry_are_delivered() {
 
 #[tokio::test]
 async fn cancellation_reaches_the_server_if_it_is_supported() {
-    for (supported, expected) in [(true, Cancelled::Told), (false, Cancelled::LocallyOnly)] {
+    for (supported, expected) in [(true, CancellationStatus::Accepted), (false, CancellationStatus::LocallyOnly)] {
         let Some(server) = Strict::start(json!({ "cancellation": supported }), json!({})) else { return };
         let durable = Durable::new(server.machine().await);
         let poller = durable.start().await;
@@ -330,7 +330,7 @@ async fn a_success_after_the_cancellation_is_suppressed() {
     let poller = durable.start().await;
     let id = requested(&poller, &durable.client).await;
     server.decide("approve");
-    assert_eq!(poller.cancel(id).await.unwrap(), Cancelled::Told);
+    assert_eq!(poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);
     assert!(matches!(delivered(&poller).await.outcome(), Outcome::Cancelled));
     server.is_satisfied();
 }
@@ -358,7 +358,7 @@ async fn wrong_callbacks_are_refused() {
 async fn a_cancellation_is_called_back() {
     with_callbacks(true, json!({}), async |server, durable, poller| {
         let id = requested(poller, &durable.client).await;
-        assert_eq!(poller.cancel(id).await.unwrap(), Cancelled::Told);
+        assert_eq!(poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);
         assert!(matches!(delivered(poller).await.outcome(), Outcome::Cancelled));
         server.until("called back", |processes| !statuses(&processes[0]).is_empty()).await;
     })

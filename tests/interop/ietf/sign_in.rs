@@ -244,7 +244,7 @@ async fn a_cancelled_sign_in_ends_and_a_success_is_suppressed() {
             server.decide("approve");
         }
         for _ in 0..2 {
-            assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+            assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Accepted);
         }
         let outcome = client.wait(&mut pending).await.unwrap();
         assert!(matches!(outcome, Outcome::Cancelled), "{outcome:?}");
@@ -279,7 +279,7 @@ async fn nonces_rotate() {
         let Outcome::Approved(authentication) = outcome else { panic!("{outcome:?}") };
         assert_eq!(client.userinfo(&authentication).await.unwrap().subject(), "user-1");
         let mut pending = deferred(&server, &client).await;
-        assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+        assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Accepted);
         server.is_satisfied();
     }
 }

@@ -41,10 +41,10 @@ impl One {
         let answer = opened.operations().poll_now(self.id).await.map_err(|error| self.failed("poll", &error))?;
         let text = match answer {
             PollNow::NotFound => return Err(self.unknown()),
-            PollNow::Noted { due_in } if due_in.is_zero() => {
+            PollNow::Scheduled { due_in } if due_in.is_zero() => {
                 "is due now; the next replica that is free polls".to_owned()
             }
-            PollNow::Noted { due_in } => {
+            PollNow::Scheduled { due_in } => {
                 format!("is polled in {}, the earliest time that the OP permits", rough(Some(due_in)))
             }
             PollNow::InFlight => "is being polled".to_owned(),
@@ -71,7 +71,7 @@ impl One {
         let answer = opened.operations().cancel(self.id).await.map_err(|error| self.failed("cancel", &error))?;
         let text = match answer {
             Cancel::NotFound => return Err(self.unknown()),
-            Cancel::Noted => "is cancelled; a replica tells the OP at the next poll",
+            Cancel::Requested => "is cancelled; a replica tells the OP at the next poll",
             Cancel::Told => "is cancelled, and the OP was told or cannot be told",
             _ => "already has its outcome, which is delivered unchanged",
         };

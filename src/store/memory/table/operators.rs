@@ -124,7 +124,7 @@ impl Row {
             self.pinged_at = Some(now);
             self.due_at = self.due_at.min(later(not_before, self.interval).max(now));
         }
-        Pinged::Noted { id, partition: self.partition }
+        Pinged::Recorded { id, partition: self.partition }
     }
 
     fn requeue(&mut self, now: Duration) -> Requeued {

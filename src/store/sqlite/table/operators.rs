@@ -188,7 +188,7 @@ pub(in crate::store::sqlite) fn bring_forward(
            AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)",
     )?;
     bring.execute(named_params! { ":now": now.0, ":slot": slot })?;
-    Ok(Pinged::Noted { id, partition })
+    Ok(Pinged::Recorded { id, partition })
 }
 
 pub(in crate::store::sqlite) fn requeue(

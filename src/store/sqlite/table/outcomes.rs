@@ -9,7 +9,7 @@ use crate::store::column::limit;
 use crate::store::rules::{Held, fair_shares, in_turn};
 use crate::store::sqlite::moment::Moment;
 use crate::store::{
-    Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes, SealedBody, State,
+    Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeBatch, OutcomeClaim, SealedBody, State,
 };
 
 /// The condition for outcomes that a claim can open.
@@ -23,7 +23,7 @@ pub(in crate::store::sqlite) fn claim_outcomes(
     connection: &Connection,
     now: Moment,
     claim: &OutcomeClaim,
-) -> rusqlite::Result<Outcomes> {
+) -> rusqlite::Result<OutcomeBatch> {
     let mut by_partition = Vec::new();
     for (partition, most) in shares(connection, now, claim)? {
         by_partition.push(due(connection, now, claim, partition, most)?);
@@ -46,7 +46,7 @@ pub(in crate::store::sqlite) fn claim_outcomes(
     ))?;
     let due_at: Option<i64> = next.query_row(named_params! { ":format": claim.format }, |row| row.get(0)).optional()?;
     let next_in = due_at.filter(|due_at| *due_at != SET_ASIDE).map(|due_at| now.until(due_at));
-    Ok(Outcomes { claimed, set_aside, next_in })
+    Ok(OutcomeBatch { claimed, set_aside, next_in })
 }
 
 /// How many outcomes to take of each partition, in round-robin order.

@@ -59,7 +59,7 @@ pub(in crate::store::sqlite) fn purge(connection: &Connection, now: Moment, most
     purge.execute(named_params! { ":now": now.0, ":limit": limit(most) })
 }
 
-pub(in crate::store::sqlite) fn sealed_otherwise(
+pub(in crate::store::sqlite) fn not_sealed_with(
     connection: &Connection,
     now: Moment,
     key: [u8; 4],

@@ -235,7 +235,7 @@ pub(in crate::store::sqlite) fn ping(connection: &Connection, now: Moment, ping:
         .optional()?;
     let (slot, partition) = match found {
         None => return Ok(Pinged::NotFound),
-        Some((_, _, Some(lookup), _)) if !ping.lookups.contains(&lookup) => return Ok(Pinged::Foreign),
+        Some((_, _, Some(lookup), _)) if !ping.lookups.contains(&lookup) => return Ok(Pinged::Mismatch),
         Some((_, state, ..)) if state > State::Waiting => return Ok(Pinged::Ended(id)),
         Some((slot, _, _, partition)) => (slot, partition),
     };
@@ -253,5 +253,5 @@ pub(in crate::store::sqlite) fn ping(connection: &Connection, now: Moment, ping:
          WHERE process.slot = lease.slot AND lease.slot = :slot AND leased_until <= :now AND not_before IS NOT NULL",
     )?;
     bring_forward.execute(named_params! { ":now": now.0, ":slot": slot })?;
-    Ok(Pinged::Noted { id, partition })
+    Ok(Pinged::Recorded { id, partition })
 }

@@ -9,7 +9,7 @@ use openid_deferred::{Clock as _, Outcome};
 use crate::support::{CLIENT_ID, HOUR, SECOND, happened, next, world, world_of, world_with};
 
 #[tokio::test]
-async fn a_refused_client_closes_its_gate_and_its_processes_wait() {
+async fn a_refused_client_is_not_polled_and_its_sign_ins_wait() {
     let world = world().await;
     let mut events = world.poller.events();
     for _ in 0..10 {
@@ -21,10 +21,10 @@ async fn a_refused_client_closes_its_gate_and_its_processes_wait() {
     assert!((24..60).contains(&polls), "a probe an hour, not {polls} polls");
     let mut closed = 0;
     while let Some(event) = happened(&mut events) {
-        closed += u32::from(matches!(event, Event::GateClosed { .. }));
+        closed += u32::from(matches!(event, Event::ClientRefused { .. }));
     }
     assert_eq!(closed, 1, "one alert is enough");
-    assert!(world.poller.stats().await.unwrap()[0].is_gate_closed);
+    assert!(world.poller.stats().await.unwrap()[0].is_refused);
 
     world.op.behave();
     world.poller.resume(world.op.issuer(), CLIENT_ID).unwrap();
@@ -35,7 +35,7 @@ async fn a_refused_client_closes_its_gate_and_its_processes_wait() {
 }
 
 #[tokio::test]
-async fn a_refused_proof_or_scope_closes_the_gate_and_is_reported() {
+async fn a_refused_proof_or_scope_stops_polls_and_is_reported() {
     for code in ["invalid_dpop_proof", "invalid_scope"] {
         let world = world().await;
         let mut events = world.poller.events();
@@ -48,7 +48,7 @@ async fn a_refused_proof_or_scope_closes_the_gate_and_is_reported() {
         assert!((24..60).contains(&polls), "{code}: a probe an hour, not {polls} polls");
         let mut closed = Vec::new();
         while let Some(event) = happened(&mut events) {
-            if let Event::GateClosed { code, .. } = event {
+            if let Event::ClientRefused { code, .. } = event {
                 closed.push(code);
             }
         }
@@ -63,12 +63,12 @@ async fn a_refused_proof_or_scope_closes_the_gate_and_is_reported() {
 }
 
 #[tokio::test]
-async fn a_gate_opens_by_itself_when_a_probe_is_answered() {
+async fn polls_resume_when_a_probe_is_answered() {
     let world = world().await;
     world.waiting().await;
     world.op.misbehave(Fault::error_with_status(Endpoint::Poll, 401, "invalid_client").times(3));
     assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
-    assert!(!world.poller.stats().await.unwrap()[0].is_gate_closed);
+    assert!(!world.poller.stats().await.unwrap()[0].is_refused);
     world.op.assert_clean();
 }
 
@@ -197,12 +197,12 @@ async fn resuming_a_client_ends_its_pause() {
 }
 
 #[tokio::test]
-async fn stored_successes_are_verified_behind_a_closed_gate_a_pause_and_a_ceiling() {
-    let ceiling = Limits::new().in_flight(1).ceiling(1, 60 * SECOND);
+async fn stored_successes_are_verified_despite_a_refused_client_a_pause_and_a_rate_limit() {
+    let limits = Limits::new().in_flight(1).rate(1, 60 * SECOND);
     for (fault, limits) in [
         (Fault::error_with_status(Endpoint::Poll, 401, "invalid_client"), Limits::new().in_flight(1)),
         (Fault::status(Endpoint::Poll, 503).header("Retry-After", "86400"), Limits::new().in_flight(1)),
-        (Fault::status(Endpoint::Poll, 503), ceiling),
+        (Fault::status(Endpoint::Poll, 503), limits),
     ] {
         let world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
         world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
@@ -235,7 +235,7 @@ async fn stored_successes_are_verified_behind_a_closed_gate_a_pause_and_a_ceilin
 }
 
 #[tokio::test]
-async fn answers_that_were_lost_do_not_close_the_gate_for_others() {
+async fn answers_that_were_lost_do_not_stop_polls_of_others() {
     const LOST: usize = 100;
     let world = world_of(|op| op.interval(60 * SECOND).no_expiry().decisions(DecisionPolicy::immediately())).await;
     for _ in 0..LOST {
@@ -263,13 +263,13 @@ async fn answers_that_were_lost_do_not_close_the_gate_for_others() {
     assert!(unknown > LOST / 2, "the answers of {unknown} were lost");
     assert!(world.clock.monotonic() - since < 10 * 60 * SECOND, "a user who came later is not delayed");
     while let Some(event) = happened(&mut events) {
-        assert!(!matches!(event, Event::GateClosed { .. }), "{event:?}");
+        assert!(!matches!(event, Event::ClientRefused { .. }), "{event:?}");
     }
 }
 
 /// An OP that forgets expired requests answers `invalid_grant` where others answer `expired_token`.
 #[tokio::test]
-async fn an_op_that_forgets_expired_sign_ins_does_not_close_the_gate_for_others() {
+async fn an_op_that_forgets_expired_sign_ins_does_not_stop_polls_of_others() {
     let world = world_of(|op| op.ciba().expires_in(120 * SECOND).decisions(DecisionPolicy::scripted())).await;
     world.op.misbehave(Fault::edit_any_json(Endpoint::Poll, forgets_expired).always());
     let ask = || world.client.backchannel_authentication(UserHint::login_hint("user-1"));
@@ -293,7 +293,7 @@ async fn an_op_that_forgets_expired_sign_ins_does_not_close_the_gate_for_others(
     let delivery = next(&mut outcomes).await;
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
     while let Some(event) = happened(&mut events) {
-        assert!(!matches!(event, Event::GateClosed { .. }), "{event:?}");
+        assert!(!matches!(event, Event::ClientRefused { .. }), "{event:?}");
     }
 }
 
@@ -303,9 +303,9 @@ fn forgets_expired(members: &mut serde_json::Map<String, serde_json::Value>) {
     }
 }
 
-/// The gate closes for a real reason, and sign-ins that expired meanwhile say nothing about it.
+/// The OP refuses the client for a real reason, and sign-ins that expired meanwhile say nothing about it.
 #[tokio::test]
-async fn a_closed_gate_opens_although_the_sign_ins_of_its_probes_have_expired() {
+async fn polls_resume_although_the_sign_ins_of_the_probes_have_expired() {
     let world = world_with(
         |op| op.ciba().expires_in(50 * SECOND).decisions(DecisionPolicy::scripted()),
         |client| client,
@@ -320,7 +320,7 @@ async fn a_closed_gate_opens_although_the_sign_ins_of_its_probes_have_expired() 
     world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant").times(3));
     world.op.misbehave(Fault::edit_any_json(Endpoint::Poll, forgets_expired).always());
     world.sleep(10 * SECOND).await;
-    assert!(world.poller.stats().await.unwrap()[0].is_gate_closed);
+    assert!(world.poller.stats().await.unwrap()[0].is_refused);
     // One user after the other comes, and confirms at once.
     let mut approved = 0;
     let mut outcomes = world.poller.outcomes();
@@ -340,5 +340,5 @@ async fn a_closed_gate_opens_although_the_sign_ins_of_its_probes_have_expired() 
         }
     }
     assert!(approved >= 9, "{approved} of 10 users were signed in");
-    assert!(!world.poller.stats().await.unwrap()[0].is_gate_closed);
+    assert!(!world.poller.stats().await.unwrap()[0].is_refused);
 }
