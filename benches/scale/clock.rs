@@ -2,6 +2,7 @@
 //! due times are spread evenly over one interval, however long the preparation takes.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
@@ -11,11 +12,6 @@ use openid_deferred::{Clock, Error, Random, SystemClock, SystemRandom};
 pub(crate) const PREPARED: Duration = Duration::from_secs(86_400);
 /// Its origin, 2026-01-01T00:00:00Z.
 const ORIGIN: Duration = Duration::from_secs(1_767_225_600);
-
-tokio::task_local! {
-    /// The past time that it shows to a task that signs a user in.
-    pub(crate) static SIGN_IN: Duration;
-}
 
 #[derive(Debug, Default)]
 pub(crate) struct BenchClock(OnceLock<(Instant, Duration)>);
@@ -39,8 +35,31 @@ impl Clock for BenchClock {
     }
 
     fn monotonic(&self) -> Duration {
-        let since = || self.0.get().map_or(Duration::ZERO, |(start, late)| start.elapsed() + *late);
-        SIGN_IN.try_with(|moment| *moment).unwrap_or_else(|_| PREPARED + since())
+        PREPARED + self.0.get().map_or(Duration::ZERO, |(start, late)| start.elapsed() + *late)
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        SystemClock.sleep(duration)
+    }
+}
+
+/// The clock of the clients that sign users in, one after the other. It shows the time of the current sign-in.
+#[derive(Debug, Default)]
+pub(crate) struct SignInClock(AtomicU64);
+
+impl SignInClock {
+    pub(crate) fn set(&self, monotonic: Duration) {
+        self.0.store(u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+impl Clock for SignInClock {
+    fn now(&self) -> SystemTime {
+        BenchClock::wall(self.monotonic())
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {

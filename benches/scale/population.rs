@@ -1,22 +1,24 @@
 //! Stores with many pending sign-ins. Each user signed in, and was tracked, through the public interface.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::ValueEnum;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use openid_deferred::store::{MemoryStore, PostgresStore, SqliteStore, Store};
 use openid_deferred::{
-    Client, ClientAuthentication, Clock as _, Keyring, PendingAuthentication, Poller, SealingKey, SignIn, SystemClock,
+    Client, ClientAuthentication, ClientBuilder, Clock as _, Keyring, PendingAuthentication, Poller, SealingKey,
+    SignIn, SystemClock,
 };
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::Failed;
-use crate::clock::{BenchClock, PREPARED, SIGN_IN, WithoutJitter};
+use crate::clock::{BenchClock, PREPARED, SignInClock, WithoutJitter};
 use crate::op::{Op, signed_in};
 
 /// A store of pending sign-ins.
@@ -44,10 +46,8 @@ pub(crate) struct Population {
     pub(crate) data: PathBuf,
 }
 
-/// The number of tasks that sign users in, and the number of sign-ins that each has in flight, so that they share
-/// commits.
-const TASKS: usize = 4;
-const UNDER_WAY: usize = 64;
+/// The number of tasks that sign users in, one after the other, so that they share commits. Each has a clock of its own.
+const TASKS: usize = 256;
 
 impl Population {
     /// A file with all sign-ins. It is made once; runs use copies.
@@ -130,7 +130,7 @@ impl Population {
     /// Signs all users in and tracks them.
     pub(crate) async fn fill(&self, store: Arc<dyn Store>, clock: &Arc<BenchClock>) -> Result<(), Failed> {
         let op = Arc::new(Op::new(&self.address, clock.clone(), 0, self.interval));
-        let clients = Arc::new(self.clients(clock, Some(op))?);
+        let clients = self.clients(clock, Some(op.clone()))?;
         let builder = Poller::builder(store, keyring()?).clock(clock.clone());
         let poller = clients.iter().fold(builder, |builder, client| builder.client(client.clone())).connect().await?;
         let bar = ProgressBar::new(self.pending as u64);
@@ -139,18 +139,22 @@ impl Population {
         bar.set_message("signing in");
         let mut tasks = JoinSet::new();
         for task in 0..TASKS {
-            let (clients, poller, bar, population) = (clients.clone(), poller.clone(), bar.clone(), self.clone());
+            let (first, poller, bar, population) = (clients[0].clone(), poller.clone(), bar.clone(), self.clone());
             tasks.spawn(async move {
-                let add = async |number| {
-                    let moment = signed_in(number, population.pending, population.interval);
-                    let client = &clients[number % clients.len()];
-                    let pending = SIGN_IN.scope(moment, sign_in(client, number)).await?;
-                    poller.track(&pending).await?;
+                let (clock, mut clients) = (Arc::new(SignInClock::default()), BTreeMap::new());
+                for number in (task..population.pending).step_by(TASKS) {
+                    clock.set(signed_in(number, population.pending, population.interval));
+                    let client = match clients.entry(number % population.clients) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(vacant) => {
+                            let builder = population.builder(*vacant.key()).clock(clock.clone());
+                            vacant.insert(builder.share_connections(&first).build()?)
+                        }
+                    };
+                    poller.track(&sign_in(client, number).await?).await?;
                     bar.inc(1);
-                    Ok::<_, Failed>(())
-                };
-                let numbers = (task..population.pending).step_by(TASKS);
-                stream::iter(numbers.map(add)).buffer_unordered(UNDER_WAY).try_collect::<()>().await
+                }
+                Ok::<_, Failed>(())
             });
         }
         while let Some(joined) = tasks.join_next().await {
@@ -165,12 +169,7 @@ impl Population {
     pub(crate) fn clients(&self, clock: &Arc<BenchClock>, op: Option<Arc<Op>>) -> Result<Vec<Client>, Failed> {
         let mut clients: Vec<Client> = Vec::with_capacity(self.clients);
         for number in 0..self.clients {
-            let builder = Client::builder(format!("http://{}", self.address), format!("bench-{number}"))
-                .authentication(ClientAuthentication::client_secret_basic("a secret of some length"))
-                .redirect_uri("https://rp.example/callback")
-                .allow_insecure_loopback()
-                .clock(clock.clone())
-                .random(Arc::new(WithoutJitter));
+            let builder = self.builder(number).clock(clock.clone());
             let builder = match (clients.first(), &op) {
                 (Some(first), _) => builder.share_connections(first),
                 (None, Some(op)) => builder.http_client(op.clone()),
@@ -179,6 +178,15 @@ impl Population {
             clients.push(builder.build()?);
         }
         Ok(clients)
+    }
+
+    /// The client with this number, without a clock and connections.
+    fn builder(&self, number: usize) -> ClientBuilder {
+        Client::builder(format!("http://{}", self.address), format!("bench-{number}"))
+            .authentication(ClientAuthentication::client_secret_basic("a secret of some length"))
+            .redirect_uri("https://rp.example/callback")
+            .allow_insecure_loopback()
+            .random(Arc::new(WithoutJitter))
     }
 }
 
