@@ -1,6 +1,7 @@
 //! The stateless client: every step of the flow is a method that takes and returns values.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
@@ -141,6 +142,8 @@ struct Inner {
     refreshes: Flights,
     /// Behind a lock because keys rotate while the application runs.
     decryption_keys: RwLock<Arc<[DecryptionKey]>>,
+    /// Whether the time at which the registered secret expires no longer counts.
+    secret_is_replaced: AtomicBool,
     options: Options,
 }
 
@@ -401,7 +404,7 @@ impl Client {
             client_id: self.client_id(),
             trusted_audiences: &self.0.options.trusted_audiences,
             algorithms,
-            hmac_secret: self.0.credentials.secret(),
+            hmac_secret: self.client_secret(),
             nonce: checks.nonce.as_deref(),
             max_age: checks.max_age(),
             require_auth_time: checks.require_auth_time,
@@ -435,7 +438,7 @@ impl Client {
     /// The outer error is transient, the inner one is not.
     async fn id_token_algorithms_for(
         &self,
-        jwt: &SignedJwt<'_>,
+        jwt: &SignedJwt,
     ) -> Result<Result<Vec<SigningAlgorithm>, Violation>, Error> {
         let refused = Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken);
         if let Some(chosen) = self.0.options.algorithms.id_token_signature {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
@@ -59,6 +60,26 @@ impl fmt::Debug for Secret {
 }
 
 impl ZeroizeOnDrop for Secret {}
+
+/// A secret that can be replaced while it is in use. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedSecret(Arc<RwLock<Arc<Secret>>>);
+
+impl SharedSecret {
+    pub(crate) fn current(&self) -> Arc<Secret> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn replace(&self, secret: Secret) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(secret);
+    }
+}
+
+impl From<Secret> for SharedSecret {
+    fn from(secret: Secret) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(secret))))
+    }
+}
 
 /// Bytes that are overwritten in memory when they are dropped, and also when the buffer grows. A `Vec` that grows
 /// leaves a copy of its old contents in freed memory.

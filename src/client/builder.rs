@@ -1,6 +1,7 @@
 //! The settings of a client, and the construction of the client.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +23,7 @@ use crate::dialect::{Dialect, ResponseType};
 use crate::endpoint::ClientAuthentication;
 use crate::error::Error;
 use crate::jose::Signer;
-use crate::secret::Secret;
+use crate::secret::{Secret, SharedSecret};
 use crate::transport::ClientCertificate;
 
 /// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) if the OP may be
@@ -88,7 +89,7 @@ impl ClientBuilder {
     /// # fn main() {}
     /// ```
     pub fn client_secret(mut self, secret: impl Into<Secret>) -> Self {
-        self.credentials.given.secret = Some(secret.into());
+        self.credentials.given.secret = Some(secret.into().into());
         self
     }
 
@@ -379,6 +380,7 @@ impl ClientBuilder {
             cancellation_endpoint,
             refreshes: Flights::default(),
             decryption_keys: RwLock::new(self.options.decryption_keys.as_slice().into()),
+            secret_is_replaced: AtomicBool::new(false),
             options: self.options,
         };
         // The OP's metadata does not change a method that was named. Setting it now lets everything work that does not
@@ -433,18 +435,8 @@ impl ClientBuilder {
             return Err(setting("poll_credential", "`AccessToken` is DPoP-bound; do not turn DPoP off"));
         }
         encryption::check_settings(&self.options, &self.credentials)?;
-        for (name, algorithm) in self.options.algorithms.signatures() {
-            if !algorithm.is_symmetric() {
-                continue;
-            }
-            // OpenID Connect Core 1.0 §16.19: a secret used as an HMAC key must have at least as many octets as the
-            // hash.
-            let needed = algorithm.hash().length();
-            if self.credentials.secret().is_none_or(|secret| secret.expose().len() < needed) {
-                return Err(setting(name, "HMAC needs a client secret that is at least as long as its hash"));
-            }
-        }
-        Ok(())
+        let secret = self.credentials.secret().map(SharedSecret::current);
+        self.options.check_hmac_secret(secret.as_deref())
     }
 }
 

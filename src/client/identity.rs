@@ -1,6 +1,7 @@
 //! The identity of the client at the OP: how it authenticates, and with which certificate it connects.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
@@ -12,7 +13,7 @@ use crate::endpoint::{ClientAuthentication, ClientIdentity, GivenCredentials, Of
 use crate::error::{ConfigurationProblem, Error};
 use crate::jose::{Signer, SigningAlgorithm};
 use crate::provider::{EndpointUrls, ProviderMetadata};
-use crate::secret::Secret;
+use crate::secret::{Secret, SharedSecret};
 use crate::transport::ClientCertificate;
 
 /// How a client was registered to authenticate, if that needs a key that the registration does not contain.
@@ -37,7 +38,7 @@ pub(super) struct Credentials {
 
 impl Credentials {
     /// The client secret, which is also the key of ID Tokens that are signed with an HMAC.
-    pub(super) fn secret(&self) -> Option<&Secret> {
+    pub(super) fn secret(&self) -> Option<&SharedSecret> {
         self.named.as_ref().and_then(ClientAuthentication::secret).or(self.given.secret.as_ref())
     }
 
@@ -213,11 +214,48 @@ impl Client {
         Ok(())
     }
 
+    /// The client secret, which is also the key of ID Tokens that are signed with an HMAC.
+    pub(super) fn client_secret(&self) -> Option<Arc<Secret>> {
+        self.0.credentials.secret().map(SharedSecret::current)
+    }
+
+    /// Replaces the client secret of this client, of all its clones, and of every [`Poller`](crate::Poller) that has
+    /// one, while they are in use. Requests that have been sent finish with the old secret.
+    ///
+    /// Most OPs accept both secrets for a while: replace it within that time. If polling has stopped because the OP
+    /// refused the old one, call [`Poller::resume`](crate::Poller::resume). Other credentials change without a restart
+    /// too: see [`ClientCertificate::replace`](crate::transport::ClientCertificate::replace),
+    /// [`replace_decryption_keys`](Self::replace_decryption_keys) and, for everything else of a client,
+    /// [`Poller::replace_client`](crate::Poller::replace_client). A [`Signer`](crate::Signer) of your own may change its
+    /// key at any time.
+    ///
+    /// ID Tokens that are signed with an HMAC are verified with the new secret from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) if this client has no secret, or if the new one is too short
+    /// for the HMAC of its settings. The old secret then stays.
+    pub fn replace_client_secret(&self, secret: impl Into<Secret>) -> Result<(), Error> {
+        let secret = secret.into();
+        let no_secret = || setting("client_secret", "this client does not authenticate with a secret");
+        let shared = self.0.credentials.secret().ok_or_else(no_secret)?;
+        let chosen = self.0.identity.get().map(|identity| &identity.authentication);
+        for authentication in chosen.into_iter().chain(self.0.credentials.named.as_ref()) {
+            authentication.check_new_secret(&secret)?;
+        }
+        self.0.options.check_hmac_secret(Some(&secret))?;
+        shared.replace(secret);
+        self.0.secret_is_replaced.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Refuses a secret that has expired, because the OP would refuse it while a user signs in.
     pub(super) fn check_secret(&self, authentication: &ClientAuthentication) -> Result<(), Error> {
         let expired = |expiry: SystemTime| expiry <= self.0.clock.now();
-        if authentication.secret().is_some() && self.0.options.secret_expires_at.is_some_and(expired) {
-            let problem = "it has expired; read the registration again, and build a new client from it";
+        let is_registered = authentication.secret().is_some() && !self.0.secret_is_replaced.load(Ordering::Relaxed);
+        if is_registered && self.0.options.secret_expires_at.is_some_and(expired) {
+            let problem = "it has expired; read the registration again, and build a new client from it or call \
+                           `replace_client_secret`";
             return Err(setting("client_secret", problem));
         }
         Ok(())

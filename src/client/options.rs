@@ -5,8 +5,10 @@ use std::time::{Duration, SystemTime};
 use super::algorithms::ClientAlgorithms;
 use super::delivery_mode::DeliveryMode;
 use super::response_mode::ResponseMode;
+use super::setting::setting;
 use crate::dialect::{Dialect, InvalidTimes, ResponseType};
 use crate::dpop::DpopKey;
+use crate::error::Error;
 use crate::jose::DecryptionKey;
 use crate::pending::FINAL_POLL_MARGIN;
 use crate::secret::Secret;
@@ -118,6 +120,18 @@ impl Options {
             None if self.certificate_bound_access_tokens => &DpopMode::Off,
             None => &DpopMode::PerProcess,
         }
+    }
+
+    /// Refuses a client secret that is too short to be the key of a chosen HMAC.
+    pub(super) fn check_hmac_secret(&self, secret: Option<&Secret>) -> Result<(), Error> {
+        for (name, algorithm) in self.algorithms.signatures().filter(|(_, algorithm)| algorithm.is_symmetric()) {
+            // OpenID Connect Core 1.0 §16.19: a secret used as an HMAC key must have at least as many octets as the
+            // hash.
+            if secret.is_none_or(|secret| secret.expose().len() < algorithm.hash().length()) {
+                return Err(setting(name, "HMAC needs a client secret that is at least as long as its hash"));
+            }
+        }
+        Ok(())
     }
 
     /// What happens to an answer whose times are invalid.

@@ -141,8 +141,8 @@ impl Client {
     }
 
     /// A signed document that has just arrived, and that a user waits for.
-    pub(super) fn arrived_jwt(&self, algorithm: SigningAlgorithm, channel: Channel) -> SignedJwt<'_> {
-        let (secret, received_at) = (self.0.credentials.secret(), self.0.clock.now());
+    pub(super) fn arrived_jwt(&self, algorithm: SigningAlgorithm, channel: Channel) -> SignedJwt {
+        let (secret, received_at) = (self.client_secret(), self.0.clock.now());
         SignedJwt { algorithm, secret, received_at, channel, patience: KEYS_PATIENCE }
     }
 
@@ -176,7 +176,7 @@ impl Client {
             Ok((algorithm, _)) => algorithm,
             Err(violation) => return Ok(Err(violation)),
         };
-        let secret = self.0.credentials.secret();
+        let secret = self.client_secret();
         let jwt = SignedJwt { algorithm, secret, received_at, channel: Channel::Back, patience };
         let algorithms = match self.id_token_algorithms_for(&jwt).await? {
             Ok(algorithms) => algorithms,

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::error::ConfigurationProblem;
 use crate::jose::{Signer, SigningAlgorithm};
-use crate::secret::Secret;
+use crate::secret::{Secret, SharedSecret};
 use crate::transport::ClientCertificate;
 
 mod choice;
@@ -16,7 +17,8 @@ pub(crate) use credentials::SIGNER_TIMEOUT;
 
 /// How the client authenticates at the OP's endpoints, as registered there under `token_endpoint_auth_method`.
 ///
-/// `Debug` shows the method and never a secret.
+/// `Debug` shows the method and never a secret. Clones share the secret, and so do clients that are built from them:
+/// [`Client::replace_client_secret`](crate::Client::replace_client_secret) replaces it in all of them.
 ///
 /// ```
 /// use openid_deferred::ClientAuthentication;
@@ -30,10 +32,10 @@ pub struct ClientAuthentication(Method);
 #[derive(Debug, Clone)]
 enum Method {
     None,
-    ClientSecretBasic(Secret),
-    ClientSecretPost(Secret),
+    ClientSecretBasic(SharedSecret),
+    ClientSecretPost(SharedSecret),
     /// The algorithm is not chosen until the OP's metadata is known.
-    ClientSecretJwt(Secret, Option<SigningAlgorithm>),
+    ClientSecretJwt(SharedSecret, Option<SigningAlgorithm>),
     PrivateKeyJwt(Arc<dyn Signer>),
     TlsClientAuth(ClientCertificate),
     SelfSignedTlsClientAuth(ClientCertificate),
@@ -47,25 +49,25 @@ impl ClientAuthentication {
 
     /// The secret in the `Authorization` header (RFC 6749 §2.3.1).
     pub fn client_secret_basic(secret: impl Into<Secret>) -> Self {
-        Self(Method::ClientSecretBasic(secret.into()))
+        Self(Method::ClientSecretBasic(secret.into().into()))
     }
 
     /// The secret in the body (RFC 6749 §2.3.1). Prefer [`client_secret_basic`](Self::client_secret_basic) if the OP
     /// supports both.
     pub fn client_secret_post(secret: impl Into<Secret>) -> Self {
-        Self(Method::ClientSecretPost(secret.into()))
+        Self(Method::ClientSecretPost(secret.into().into()))
     }
 
     /// An assertion with an HMAC by the secret, new for each request (OpenID Connect Core 1.0 §9). The secret itself is
     /// not sent. The algorithm is the first of HS256, HS384 and HS512 that the OP lists in
     /// `token_endpoint_auth_signing_alg_values_supported` and for which the secret is long enough: 32, 48 or 64 bytes.
     pub fn client_secret_jwt(secret: impl Into<Secret>) -> Self {
-        Self(Method::ClientSecretJwt(secret.into(), None))
+        Self(Method::ClientSecretJwt(secret.into().into(), None))
     }
 
     /// The same with the algorithm that was registered as `token_endpoint_auth_signing_alg`.
     pub fn client_secret_jwt_with(secret: impl Into<Secret>, algorithm: SigningAlgorithm) -> Self {
-        Self(Method::ClientSecretJwt(secret.into(), Some(algorithm)))
+        Self(Method::ClientSecretJwt(secret.into().into(), Some(algorithm)))
     }
 
     /// An assertion signed with a private key, new for each request (RFC 7523 §2.2). The key is a
@@ -126,7 +128,7 @@ impl ClientAuthentication {
     }
 
     /// The client secret, if there is one. It is the key of ID Tokens that are signed with an HMAC.
-    pub(crate) fn secret(&self) -> Option<&Secret> {
+    pub(crate) fn secret(&self) -> Option<&SharedSecret> {
         match &self.0 {
             Method::ClientSecretBasic(secret)
             | Method::ClientSecretPost(secret)
@@ -134,6 +136,16 @@ impl ClientAuthentication {
             Method::None | Method::PrivateKeyJwt(_) | Method::TlsClientAuth(_) | Method::SelfSignedTlsClientAuth(_) => {
                 None
             }
+        }
+    }
+
+    /// Refuses a new client secret that this method cannot use.
+    pub(crate) fn check_new_secret(&self, secret: &Secret) -> Result<(), ConfigurationProblem> {
+        match &self.0 {
+            Method::ClientSecretJwt(_, algorithm) => {
+                Self(Method::ClientSecretJwt(secret.clone().into(), *algorithm)).check()
+            }
+            _ => Ok(()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! ID Tokens: unchanged inputs, and claims with a signature that only a genuine OP can make.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -55,7 +55,7 @@ fn expecting<T>(is_strict: bool, then: impl FnOnce(&Expectations<'_>) -> T) -> T
             SigningAlgorithm::Ps256,
             SigningAlgorithm::Hs256,
         ],
-        hmac_secret: Some(&secret),
+        hmac_secret: Some(Arc::new(secret)),
         nonce: Some(NONCE),
         max_age: is_strict.then(|| (Duration::from_secs(3_600), from_unix_seconds(NOW))),
         require_auth_time: is_strict,
@@ -93,7 +93,11 @@ fn verified(token: &str, is_strict: bool) -> Result<IdToken, Violation> {
             assert!(refreshed.is_ok(), "a token contradicts itself");
             let interim = InterimFingerprint::new(token);
             let again = expecting(is_strict, |e| {
-                verify_final(token, key_set(), &Expectations { interim_fingerprint: Some(&interim), ..*e })
+                verify_final(
+                    token,
+                    key_set(),
+                    &Expectations { interim_fingerprint: Some(&interim), hmac_secret: e.hmac_secret.clone(), ..*e },
+                )
             });
             assert_eq!(again.unwrap_err().rule(), Rule::InterimIdTokenAsFinal);
             read(verified);

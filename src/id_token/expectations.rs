@@ -1,5 +1,6 @@
 //! What an ID Token is held against.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::claims::Claims;
@@ -18,7 +19,7 @@ pub(crate) struct Expectations<'a> {
     /// The algorithms that the client accepts. An HMAC counts only if it is listed here.
     pub(crate) algorithms: &'a [SigningAlgorithm],
     /// The client secret, as the key of an HMAC.
-    pub(crate) hmac_secret: Option<&'a Secret>,
+    pub(crate) hmac_secret: Option<Arc<Secret>>,
     /// The `nonce` of the request; `None` where the request had none (CIBA), and for a refresh.
     pub(crate) nonce: Option<&'a str>,
     /// `max_age` of the request, and when the request was sent.

@@ -5,7 +5,7 @@ mod interim;
 mod output;
 mod signature;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -113,7 +113,7 @@ impl Case {
             client_id: CLIENT,
             trusted_audiences: &self.trusted,
             algorithms: &self.algorithms,
-            hmac_secret: self.hmac_secret.as_ref(),
+            hmac_secret: self.hmac_secret.clone().map(Arc::new),
             nonce: self.nonce,
             max_age: self.max_age.map(|max_age| (max_age, from_unix_seconds(SENT))),
             require_auth_time: self.require_auth_time,

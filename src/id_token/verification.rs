@@ -152,7 +152,7 @@ fn authenticate(
 /// The client secret as the key of an HMAC. RFC 7518 §3.2: "A key of the same size as the hash output [...] or larger MUST
 /// be used with this algorithm."
 fn secret_key(algorithm: SigningAlgorithm, e: &Expectations<'_>) -> Result<KeySet, Violation> {
-    let secret = e.hmac_secret.filter(|secret| secret.expose().len() >= algorithm.hash().length());
+    let secret = e.hmac_secret.as_deref().filter(|secret| secret.expose().len() >= algorithm.hash().length());
     secret.map(KeySet::of_secret).ok_or_else(|| violation(Rule::IdTokenAlgorithm))
 }
 

@@ -47,7 +47,7 @@ impl Provider {
     /// [`metadata`](Self::metadata).
     pub(crate) async fn metadata_fitting(
         &self,
-        jwt: &SignedJwt<'_>,
+        jwt: &SignedJwt,
         violation: Violation,
         fit: impl Fn(&ProviderMetadata) -> bool,
     ) -> Result<Result<ProviderMetadata, Violation>, Error> {
@@ -63,7 +63,7 @@ impl Provider {
     /// The same without waiting. `None` is final.
     async fn metadata_fitting_now(
         &self,
-        jwt: &SignedJwt<'_>,
+        jwt: &SignedJwt,
         began: Began,
         fit: &impl Fn(&ProviderMetadata) -> bool,
     ) -> Result<Option<ProviderMetadata>, Error> {

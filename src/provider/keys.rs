@@ -43,11 +43,11 @@ impl LeftOutKeys {
 }
 
 /// What is known about a JWT before it is verified.
-pub(crate) struct SignedJwt<'a> {
+pub(crate) struct SignedJwt {
     /// The algorithm in its header, which the caller accepts.
     pub(crate) algorithm: SigningAlgorithm,
     /// The client secret, as the key of an HMAC.
-    pub(crate) secret: Option<&'a Secret>,
+    pub(crate) secret: Option<Arc<Secret>>,
     pub(crate) received_at: SystemTime,
     pub(crate) channel: Channel,
     /// How long the caller can wait if keys are unavailable or it is too early to fetch them again.
@@ -77,11 +77,11 @@ impl Provider {
     /// [`Rule::NoUsableKey`], or the error of [`metadata`](Self::metadata).
     pub(crate) async fn verify<T>(
         &self,
-        jwt: &SignedJwt<'_>,
+        jwt: &SignedJwt,
         check: impl Fn(&KeySet) -> Result<T, Violation>,
     ) -> Result<Result<T, Violation>, Error> {
         if jwt.algorithm.is_symmetric() {
-            return Ok(check(&jwt.secret.map_or_else(KeySet::empty, KeySet::of_secret)));
+            return Ok(check(&jwt.secret.as_deref().map_or_else(KeySet::empty, KeySet::of_secret)));
         }
         let attempt = |began| self.verify_now(jwt, began, &check);
         let too_late = || Violation::new(Rule::KeysUnavailable).in_document(Document::KeySet).into();
@@ -91,7 +91,7 @@ impl Provider {
     /// The same without waiting.
     async fn verify_now<T>(
         &self,
-        jwt: &SignedJwt<'_>,
+        jwt: &SignedJwt,
         began: Began,
         check: &impl Fn(&KeySet) -> Result<T, Violation>,
     ) -> Result<Result<T, Violation>, Error> {

@@ -51,6 +51,23 @@ async fn a_client_whose_secret_has_changed_is_replaced_without_a_restart() {
 }
 
 #[tokio::test]
+async fn a_secret_is_replaced_in_all_clones_of_a_client_while_the_poller_uses_one() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::after_polls(3))).await;
+    world.waiting().await;
+    change_secret(&world);
+    while !world.poller.stats().await.unwrap()[0].is_refused {
+        world.sleep(SECOND).await;
+    }
+    world.client.replace_client_secret(NEW_SECRET).unwrap();
+    world.poller.resume(world.op.issuer(), CLIENT_ID).unwrap();
+    let before = world.polls().len();
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
+    assert!(world.polls()[before..].iter().all(|poll| poll.response_json()["error"] != "invalid_client"));
+    let accepted = world.accept().await;
+    assert!(matches!(accepted, Ok(AcceptedSignIn::Deferred(_))), "{accepted:?}");
+}
+
+#[tokio::test]
 async fn a_poll_in_flight_with_the_former_secret_does_not_stop_the_polls_of_the_client() {
     let world = world_of(|op| op).await;
     world.waiting().await;

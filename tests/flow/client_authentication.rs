@@ -7,7 +7,8 @@ use openid_deferred::encryption::ClientAlgorithms;
 use openid_deferred::error::ConfigurationProblem;
 use openid_deferred::testing::{Endpoint, RequestRule, TestClient, TestClock, TestProvider, TestProviderBuilder};
 use openid_deferred::{
-    Client, ClientAuthentication, ClientBuilder, DpopMode, Error, ErrorKind, Outcome, SigningAlgorithm, SigningKey,
+    Client, ClientAuthentication, ClientBuilder, DpopMode, Error, ErrorKind, Outcome, SignIn, SigningAlgorithm,
+    SigningKey,
 };
 use serde_json::{Value, json};
 
@@ -307,4 +308,50 @@ async fn polls_with_an_access_token_exclude_a_chosen_basic_as_well() {
     assert_setting(&problem(polls_by_token.discover().await), "poll_credential");
     let without_dpop = bare(&op, &clock).poll_credential(PollCredential::AccessToken).dpop(DpopMode::Off);
     assert_setting(&problem(without_dpop.build()), "poll_credential");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_replaced_is_used_by_every_method_at_the_next_request() {
+    const NEW: &str = "another client secret of sixty-four bytes, enough for HS512 too!";
+    type Method = fn(&'static str) -> ClientAuthentication;
+    type Registered = fn(&str, &str) -> TestClient;
+    let methods: [(Method, Registered); 3] = [
+        (|secret| ClientAuthentication::client_secret_basic(secret), TestClient::secret_basic),
+        (|secret| ClientAuthentication::client_secret_post(secret), TestClient::secret_post),
+        (|secret| ClientAuthentication::client_secret_jwt(secret), TestClient::secret_jwt),
+    ];
+    for (method, registered) in methods {
+        let (op, clock) = op_with(registered(CLIENT_ID, SECRET), |op| op);
+        let client = bare(&op, &clock).authentication(method(SECRET)).discover().await.unwrap();
+        let clone = client.clone();
+        op.register(registered(CLIENT_ID, NEW).redirect_uri(REDIRECT_URI));
+        client.replace_client_secret(NEW).unwrap();
+        let (url, session) = clone.authorize().start().await.unwrap();
+        assert!(matches!(clone.authorization_response(&op.visit(url).query(), session).await, Ok(SignIn::Deferred(_))));
+        op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_used_does_not_replace_the_old_one() {
+    let (op, clock) = op_with(TestClient::secret_jwt(CLIENT_ID, SECRET), |op| op);
+    let client = bare(&op, &clock).authentication(ClientAuthentication::client_secret_jwt(SECRET)).discover().await;
+    let client = client.unwrap();
+    let error = client.replace_client_secret("too short").unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error:?}");
+    assert!(!format!("{error:?}").contains("too short\""), "the secret is not printed");
+    let (url, session) = client.authorize().start().await.unwrap();
+    assert!(matches!(client.authorization_response(&op.visit(url).query(), session).await, Ok(SignIn::Deferred(_))));
+
+    let (key, registered) = key();
+    let (op, clock) = op_with(registered, |op| op);
+    let client = bare(&op, &clock).authentication(ClientAuthentication::private_key_jwt(key)).build().unwrap();
+    let error = client.replace_client_secret(SECRET).unwrap_err();
+    assert_eq!(
+        *error.kind(),
+        ErrorKind::Configuration(ConfigurationProblem::Setting {
+            setting: "client_secret",
+            problem: "this client does not authenticate with a secret",
+        })
+    );
 }

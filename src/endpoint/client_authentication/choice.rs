@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{ClientAuthentication, Method};
 use crate::error::ConfigurationProblem;
 use crate::jose::{HmacSigner, Signer, SigningAlgorithm};
-use crate::secret::Secret;
+use crate::secret::{Secret, SharedSecret};
 use crate::transport::ClientCertificate;
 
 /// The OP's metadata about client authentication (RFC 8414 §2).
@@ -20,7 +20,7 @@ pub(crate) struct Offer<'a> {
 /// Credentials without a configured method.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GivenCredentials {
-    pub(crate) secret: Option<Secret>,
+    pub(crate) secret: Option<SharedSecret>,
     pub(crate) signer: Option<Arc<dyn Signer>>,
     pub(crate) certificate: Option<ClientCertificate>,
 }
@@ -72,7 +72,7 @@ impl GivenCredentials {
         });
         let signer = self.signer.iter().map(|signer| Method::PrivateKeyJwt(signer.clone()));
         let secret = self.secret.iter().flat_map(|secret| {
-            let jwt = long_enough(secret, &HMACS).then(|| Method::ClientSecretJwt(secret.clone(), None));
+            let jwt = long_enough(&secret.current(), &HMACS).then(|| Method::ClientSecretJwt(secret.clone(), None));
             let sent = [Method::ClientSecretBasic(secret.clone()), Method::ClientSecretPost(secret.clone())];
             jwt.into_iter().chain(sent)
         });
@@ -117,7 +117,7 @@ impl ClientAuthentication {
                 let wanted = chosen.as_ref().map_or(&HMACS[..], std::slice::from_ref);
                 let listed: Vec<_> = wanted.iter().copied().filter(is_listed).collect();
                 let Some(_) = listed.first() else { return Err(unlisted(wanted)) };
-                let algorithm = listed.into_iter().find(|&algorithm| long_enough(secret, &[algorithm]));
+                let algorithm = listed.into_iter().find(|&algorithm| long_enough(&secret.current(), &[algorithm]));
                 let algorithm = algorithm.ok_or(TOO_SHORT)?;
                 Ok(Self(Method::ClientSecretJwt(secret.clone(), Some(algorithm))))
             }
@@ -138,7 +138,7 @@ impl ClientAuthentication {
             }
             Method::ClientSecretJwt(secret, chosen) => {
                 let wanted = chosen.as_ref().map_or(&HMACS[..], std::slice::from_ref);
-                if long_enough(secret, wanted) { Ok(()) } else { Err(TOO_SHORT) }
+                if long_enough(&secret.current(), wanted) { Ok(()) } else { Err(TOO_SHORT) }
             }
             _ => Ok(()),
         }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn secret(secret: &str) -> GivenCredentials {
-        GivenCredentials { secret: Some(secret.into()), ..GivenCredentials::default() }
+        GivenCredentials { secret: Some(Secret::new(secret).into()), ..GivenCredentials::default() }
     }
 
     fn with_key() -> GivenCredentials {

@@ -42,14 +42,17 @@ impl Endpoints {
             }
             Method::ClientSecretBasic(secret) => {
                 // Created for each request, because it is erased with the request.
-                return Ok(Credentials { header: Some(basic(&client.client_id, secret)?), form: Vec::new() });
+                return Ok(Credentials {
+                    header: Some(basic(&client.client_id, &secret.current())?),
+                    form: Vec::new(),
+                });
             }
             Method::ClientSecretPost(secret) => {
-                return Ok(in_form(vec![client_id(), ("client_secret", secret.clone())]));
+                return Ok(in_form(vec![client_id(), ("client_secret", Secret::clone(&secret.current()))]));
             }
             Method::PrivateKeyJwt(signer) => signer.as_ref(),
             Method::ClientSecretJwt(secret, algorithm) => {
-                &HmacSigner::new(algorithm.unwrap_or(SigningAlgorithm::Hs256), secret).ok_or_else(|| {
+                &HmacSigner::new(algorithm.unwrap_or(SigningAlgorithm::Hs256), &secret.current()).ok_or_else(|| {
                     Error::new(ErrorKind::Signer).with_source("the client secret is too short for the HMAC algorithm")
                 })?
             }
