@@ -32,6 +32,7 @@
 //! | [`Panicked`](Event::Panicked) | fix what the panic message names; nothing is lost |
 //! | [`StoreFailed`](Event::StoreFailed) | restore the database; nothing is lost |
 //! | [`DeliveryOverdue`](Event::DeliveryOverdue) | check the consumer of outcomes: it hangs, or takes very long |
+//! | [`OutcomeExpired`](Event::OutcomeExpired) | check the consumer of outcomes; this user has to sign in again |
 //! | [`ClockJumped`](Event::ClockJumped) | check the clock of the store's machine |
 //! | [`OpUnreachable`](Event::OpUnreachable) | ask the OP why it does not answer; the sign-ins stay pending |
 //! | [`UnknownClient`](Event::UnknownClient) | add the clients whose sign-ins are in the store |

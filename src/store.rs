@@ -60,7 +60,7 @@ pub use stored_row::{Imported, StoredRow};
 /// |---|---|
 /// | the life of a row | [`insert`](Self::insert), [`load`](Self::load), [`ping`](Self::ping), [`cancel`](Self::cancel), [`forget`](Self::forget), [`purge`](Self::purge) |
 /// | polling | [`settle_and_claim`](Self::settle_and_claim) settles rows and claims others |
-/// | delivery | [`claim_outcomes`](Self::claim_outcomes), [`extend_outcomes`](Self::extend_outcomes), [`acknowledge`](Self::acknowledge) |
+/// | delivery | [`claim_outcomes`](Self::claim_outcomes), [`extend_outcomes`](Self::extend_outcomes), [`acknowledge`](Self::acknowledge), [`expire_outcomes`](Self::expire_outcomes) |
 /// | outages and clocks | [`spread`](Self::spread), [`clamp_due_times`](Self::clamp_due_times) |
 /// | sealing keys | [`not_sealed_with`](Self::not_sealed_with), [`reseal`](Self::reseal), [`keys`](Self::keys) |
 /// | operators | [`stats`](Self::stats), [`list`](Self::list), [`bring_forward`](Self::bring_forward), [`requeue`](Self::requeue), [`erase`](Self::erase), [`scrub`](Self::scrub) |
@@ -235,6 +235,16 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Erases up to `limit` rows that are `Acknowledged` with `due_at <= now`, and returns their number.
     fn purge(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// Erases the bodies of up to `limit` outcomes that nobody has acknowledged `decided_for` after they were decided,
+    /// whether they are claimed or not: rows that are `Decided` with `decided_at <= now - decided_for`. They become
+    /// [`State::Acknowledged`] with `due_at = now + keep`. Returns their identifiers.
+    fn expire_outcomes(
+        &self,
+        decided_for: Duration,
+        keep: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<ProcessId>, StoreError>>;
 
     /// Spreads overdue rows of a partition over time after an outage.
     ///

@@ -299,6 +299,10 @@ impl Store for PingRecorder {
         Self::unused()
     }
 
+    fn expire_outcomes(&self, _: Duration, _: Duration, _: usize) -> BoxFuture<'_, Result<Vec<ProcessId>, StoreError>> {
+        Self::unused()
+    }
+
     fn spread(&self, _: Partition, _: Duration, _: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
         Self::unused()
     }

@@ -69,6 +69,7 @@ impl Store for BoundedStore {
         CALL_TIMEOUT: acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         CALL_TIMEOUT: forget(id: ProcessId) -> bool;
         CALL_TIMEOUT: purge(limit: usize) -> usize;
+        CALL_TIMEOUT: expire_outcomes(decided_for: Duration, keep: Duration, limit: usize) -> Vec<ProcessId>;
         CALL_TIMEOUT: spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
         CALL_TIMEOUT: clamp_due_times(clamp: Clamp) -> Clamped;
         COUNT_TIMEOUT: not_sealed_with(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;

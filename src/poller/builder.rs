@@ -24,6 +24,8 @@ use crate::store::{ProcessId, SealedBody, Store};
 const DELIVERY_LEASE: Duration = Duration::from_secs(300);
 /// The default time for which the application may hold a delivery.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(3600);
+/// The least time for which an outcome is kept. A shorter time is probably in the wrong unit.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(86_400);
 /// The default maximum number of polls and verifications in progress, of all clients together.
 const IN_FLIGHT: usize = 1_024;
 /// How many rows are tried with the keyring at startup. It is enough to open one of them.
@@ -64,6 +66,8 @@ impl PollerBuilder {
                 delivery_lease: DELIVERY_LEASE,
                 longest_delivery: LONGEST_DELIVERY,
                 keep_tombstones: Duration::from_secs(7 * 86_400),
+                keep_outcomes: None,
+                keeps_rejected: true,
                 pings: false,
             },
         }
@@ -114,6 +118,26 @@ impl PollerBuilder {
     /// another stream if the consumer of this one hangs.
     pub fn longest_delivery(mut self, time: Duration) -> Self {
         self.settings.longest_delivery = time;
+        self
+    }
+
+    /// Sets how long an outcome may stay in the store without an acknowledgement. By default there is no limit, because
+    /// an outcome is never lost silently.
+    ///
+    /// After that time, counted from the decision, any replica with this setting erases the outcome with its tokens and
+    /// context, even if the application holds it, and emits [`Event::OutcomeExpired`](super::Event::OutcomeExpired). The
+    /// user has to sign in again. Set it where data protection requires a limit, well above the longest outage of your
+    /// consumer of outcomes: at least a day.
+    pub fn keep_outcomes(mut self, time: Duration) -> Self {
+        self.settings.keep_outcomes = Some(time.max(SHORTEST_RETENTION));
+        self
+    }
+
+    /// Does not keep the OP's success response if it is invalid. By default it is kept beside its outcome until the
+    /// acknowledgement, so that [`Delivery::rejected_response`](crate::Delivery::rejected_response) returns it for
+    /// analysis. It may contain tokens and claims.
+    pub fn without_rejected_responses(mut self) -> Self {
+        self.settings.keeps_rejected = false;
         self
     }
 

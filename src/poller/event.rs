@@ -99,6 +99,13 @@ pub enum Event {
         /// How long it has been held.
         held_for: Duration,
     },
+    /// An outcome that nobody acknowledged for the time of
+    /// [`keep_outcomes`](crate::poller::PollerBuilder::keep_outcomes) was erased. Alert an operator: the consumer of
+    /// outcomes does not work, and this user has to sign in again.
+    OutcomeExpired {
+        /// The identifier of the sign-in or token request.
+        id: ProcessId,
+    },
     /// A client's sign-ins are not polled until a probe succeeds or [`Poller::resume`](crate::Poller::resume) is
     /// called: the OP refuses the client, or several sign-ins in a row ended in a way that suggests a mistake of the
     /// client. Alert an operator.
@@ -231,6 +238,7 @@ impl Event {
             Self::UnknownError { .. } => "unknown_error",
             Self::Stale { .. } => "stale",
             Self::DeliveryOverdue { .. } => "delivery_overdue",
+            Self::OutcomeExpired { .. } => "outcome_expired",
             Self::ClientRefused { .. } => "client_refused",
             Self::ClockJumped { .. } => "clock_jumped",
             Self::StoreFailed { .. } => "store_failed",

@@ -344,7 +344,8 @@ impl Job {
         };
         match concluded {
             Ok(Poll::Finished(outcome)) => {
-                let rejected = response.filter(|_| matches!(outcome, Outcome::Invalid(_)));
+                let keeps = self.shared.settings.keeps_rejected && matches!(outcome, Outcome::Invalid(_));
+                let rejected = response.filter(|_| keeps);
                 self.decided_on(outcome, context, rejected).map(Some)
             }
             Ok(_) => Ok(None),

@@ -77,6 +77,10 @@ pub(super) struct Settings {
     pub(super) delivery_lease: Duration,
     pub(super) longest_delivery: Duration,
     pub(super) keep_tombstones: Duration,
+    /// How long an outcome may stay unacknowledged; `None` for ever.
+    pub(super) keep_outcomes: Option<Duration>,
+    /// Whether an invalid success response is kept beside its outcome.
+    pub(super) keeps_rejected: bool,
     pub(super) pings: bool,
 }
 

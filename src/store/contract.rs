@@ -114,6 +114,7 @@ pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
         outcomes::a_flood_of_one_partition_does_not_hold_up_the_others,
         outcomes::an_outcome_without_its_body_is_set_aside,
         upkeep::tombstones_are_purged_when_their_time_has_come,
+        outcomes::outcomes_that_nobody_acknowledges_expire,
         upkeep::a_forgotten_row_is_gone_with_its_session,
         upkeep::a_cancellation_moves_forward_only_and_before_the_answer_only,
         upkeep::overdue_rows_are_spread_by_their_id,

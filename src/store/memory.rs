@@ -152,6 +152,15 @@ impl Store for MemoryStore {
         self.run(move |table, now| table.purge(limit, now))
     }
 
+    fn expire_outcomes(
+        &self,
+        decided_for: Duration,
+        keep: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<ProcessId>, StoreError>> {
+        self.run(move |table, now| table.expire_outcomes(decided_for, keep, limit, now))
+    }
+
     fn spread(
         &self,
         partition: Partition,

@@ -363,6 +363,20 @@ impl Store for PostgresStore {
         }))
     }
 
+    fn expire_outcomes(
+        &self,
+        decided_for: Duration,
+        keep: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<ProcessId>, StoreError>> {
+        Box::pin(self.bounded(async move {
+            let session = self.session().await?;
+            let expired = outcomes::expire(&session, decided_for, keep, limit).await?;
+            session.finish();
+            Ok(expired)
+        }))
+    }
+
     fn spread(
         &self,
         partition: Partition,

@@ -221,6 +221,15 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |file, now| table::purge(file, now, limit)))
     }
 
+    fn expire_outcomes(
+        &self,
+        decided_for: Duration,
+        keep: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<ProcessId>, StoreError>> {
+        Box::pin(self.write(move |file, now| table::expire_outcomes(file, now, decided_for, keep, limit)))
+    }
+
     fn spread(
         &self,
         partition: Partition,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use openid_deferred::error::Rule;
-use openid_deferred::poller::Event;
+use openid_deferred::poller::{Event, PollerBuilder};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery};
 use openid_deferred::{Clock as _, Outcome};
 
@@ -98,6 +98,35 @@ async fn how_long_a_delivery_may_be_held_can_be_set() {
     assert_eq!(next(&mut replica.outcomes()).await.id(), id);
     assert!(world.clock.monotonic() - since <= 600 * SECOND);
     drop(hung);
+}
+
+#[tokio::test]
+async fn an_outcome_that_nobody_acknowledges_is_kept_for_ever_or_for_the_time_that_is_set() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    for (kept, expires_after) in [(None, None), (Some(3 * DAY), Some(3 * DAY)), (Some(SECOND), Some(DAY))] {
+        let keep = |poller: PollerBuilder| if let Some(time) = kept { poller.keep_outcomes(time) } else { poller };
+        let world = world_with(|op| op, |client| client, keep).await;
+        let id = world.waiting().await;
+        let hung = world.outcome().await;
+        let decided_at = world.clock.monotonic();
+        let mut events = world.poller.events();
+        let mut expired = Vec::new();
+        while world.clock.monotonic() - decided_at < 5 * DAY {
+            world.sleep(HOUR).await;
+            while let Some(event) = happened(&mut events) {
+                if let Event::OutcomeExpired { id } = event {
+                    expired.push((id, (world.clock.monotonic() - decided_at).div_duration_f64(DAY).floor()));
+                }
+            }
+        }
+        let expected: Vec<_> =
+            expires_after.iter().map(|time: &Duration| (id, time.div_duration_f64(DAY).floor())).collect();
+        assert_eq!(expired, expected);
+        let rows = world.poller.stats().await.unwrap()[0].rows;
+        assert_eq!((rows.decided, rows.acknowledged), if kept.is_some() { (0, 1) } else { (1, 0) });
+        // It was erased, so there is nothing to acknowledge; this is no error.
+        hung.acknowledge().await.unwrap();
+    }
 }
 
 /// Creates this many undelivered outcomes.
@@ -307,6 +336,16 @@ async fn an_invalid_answer_is_kept_for_analysis_until_the_acknowledgement() {
     assert_eq!(again.rejected_response().unwrap().expose(), response);
     again.acknowledge().await.unwrap();
     assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), openid_deferred::store::State::Acknowledged);
+}
+
+#[tokio::test]
+async fn a_rejected_response_is_not_kept_if_the_application_does_not_want_it() {
+    let world = world_with(|op| op, |client| client, PollerBuilder::without_rejected_responses).await;
+    world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::broken_signature()).after_success());
+    world.waiting().await;
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Invalid(_)));
+    assert!(delivery.rejected_response().is_none());
 }
 
 #[tokio::test]

@@ -273,6 +273,7 @@ impl Store for Troubled {
         acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         forget(id: ProcessId) -> bool;
         purge(limit: usize) -> usize;
+        expire_outcomes(decided_for: Duration, keep: Duration, limit: usize) -> Vec<ProcessId>;
         spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
         clamp_due_times(clamp: Clamp) -> Clamped;
         not_sealed_with(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;

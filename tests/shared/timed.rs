@@ -93,6 +93,15 @@ impl Store for Timed {
         self.hold(move |store| store.purge(limit))
     }
 
+    fn expire_outcomes(
+        &self,
+        decided_for: Duration,
+        keep: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<ProcessId>, StoreError>> {
+        self.hold(move |store| store.expire_outcomes(decided_for, keep, limit))
+    }
+
     fn spread(
         &self,
         partition: Partition,

@@ -260,6 +260,15 @@ impl Store for SimulatedStore {
         self.call(move |world| world.memory.purge(limit), |_, _| ())
     }
 
+    fn expire_outcomes(
+        &self,
+        decided_for: Duration,
+        keep: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<ProcessId>, StoreError>> {
+        self.call(move |world| world.memory.expire_outcomes(decided_for, keep, limit), |_, _| ())
+    }
+
     fn spread(
         &self,
         partition: Partition,

@@ -31,7 +31,7 @@ pub(super) const CLAMP_PAUSE: Duration = Duration::from_secs(1);
 /// The maximum duration of a lease, including that of an exchange whose answer waits for the store. Only the lease of a
 /// poll can be longer, if the client has a long poll timeout.
 const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
-/// How often expired tombstones are erased.
+/// How often expired tombstones, and outcomes that were kept long enough, are erased.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 const PURGE_BATCH: usize = 1_000;
 /// The pause before a chore that failed or panicked is tried again.
@@ -45,7 +45,7 @@ pub(super) enum Chore {
     Spread,
     /// Renews the claims of deliveries.
     Renew,
-    /// Erases tombstones.
+    /// Erases tombstones and outcomes that were kept long enough.
     Purge,
     /// Counts rows that operators should be alerted to.
     Count,
@@ -243,12 +243,26 @@ async fn count(shared: Arc<Shared>) -> bool {
     false
 }
 
-/// Erases a batch of tombstones. Returns whether there are more.
+/// Erases a batch of tombstones, and a batch of outcomes that were kept long enough. Returns whether there are more.
 async fn purge(shared: Arc<Shared>) -> bool {
-    match shared.store.purge(PURGE_BATCH).await {
-        Ok(purged) => purged == PURGE_BATCH,
+    let purged = match shared.store.purge(PURGE_BATCH).await {
+        Ok(purged) => purged,
         Err(error) => {
             shared.store_failed(error, "expired tombstones are deleted later");
+            return false;
+        }
+    };
+    let Some(keep) = shared.settings.keep_outcomes else { return purged == PURGE_BATCH };
+    match shared.store.expire_outcomes(keep, shared.settings.keep_tombstones, PURGE_BATCH).await {
+        Ok(expired) => {
+            for id in &expired {
+                tracing::error!(process = %id, "an outcome that nobody acknowledged was erased");
+                shared.emit(Event::OutcomeExpired { id: *id });
+            }
+            purged == PURGE_BATCH || expired.len() == PURGE_BATCH
+        }
+        Err(error) => {
+            shared.store_failed(error, "outcomes that nobody acknowledged are erased later");
             false
         }
     }

@@ -82,6 +82,30 @@ pub(super) async fn an_acknowledgement_of_a_provisional_outcome_spares_the_one_t
     assert_eq!(delivered.body, body("the success"));
 }
 
+pub(super) async fn outcomes_that_nobody_acknowledges_expire(case: Case<'_>) {
+    let old = case.decided(1).await;
+    case.advance(HOUR).await;
+    let young = case.decided(2).await;
+    let waiting = case.inserted(NewProcess { due_in: HOUR, ..waiting(3) }).await;
+    // A claim does not protect it.
+    case.outcomes(10 * HOUR).await;
+    let expire = async || case.store().expire_outcomes(2 * HOUR, HOUR, 10).await.unwrap();
+    case.advance(59 * MINUTE).await;
+    assert_eq!(expire().await, []);
+    case.advance(MINUTE).await;
+    assert_eq!(expire().await, [old]);
+    let row = case.load(old).await;
+    assert_eq!((row.state, row.body), (State::Acknowledged, None));
+    assert_eq!(case.load(young).await.state, State::Decided);
+    assert_eq!(case.load(waiting).await.state, State::Waiting);
+    let late = Acknowledgement { id: old, provisional: false, keep: HOUR };
+    assert_eq!(case.store().acknowledge(vec![late]).await.unwrap(), [Acknowledged::Already]);
+    case.advance(HOUR).await;
+    assert_eq!(case.store().purge(10).await.unwrap(), 1);
+    assert_eq!(case.store().expire_outcomes(2 * HOUR, HOUR, 0).await.unwrap(), []);
+    assert_eq!(expire().await, [young]);
+}
+
 pub(super) async fn a_row_that_ends_is_not_delivered(case: Case<'_>) {
     let exchanging = NewProcess { state: State::Exchanging, due_in: HOUR, lookups: vec![], ..waiting(1) };
     let id = case.inserted(exchanging).await;

@@ -274,6 +274,24 @@ impl Table {
         ids.iter().filter(|id| self.remove(**id)).count()
     }
 
+    pub(super) fn expire_outcomes(
+        &mut self,
+        decided_for: Duration,
+        keep: Duration,
+        limit: usize,
+        now: Duration,
+    ) -> Vec<ProcessId> {
+        let is_old = |row: &Row| {
+            let age = row.decided_at.map(|at| now.saturating_sub(at));
+            row.state == State::Decided && age.is_some_and(|age| age >= decided_for)
+        };
+        let ids: Vec<_> = self.rows.iter().filter(|(_, row)| is_old(row)).map(|(id, _)| *id).take(limit).collect();
+        for id in &ids {
+            self.update(*id, |row| row.end(later(now, keep)));
+        }
+        ids
+    }
+
     pub(super) fn not_sealed_with(
         &self,
         key: [u8; 4],

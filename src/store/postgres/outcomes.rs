@@ -249,6 +249,34 @@ ended AS (
 erased AS (DELETE FROM @.sealed AS sealed USING ended WHERE sealed.id = ended.id)
 SELECT id, state, provisional FROM locked";
 
+const EXPIRE: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
+old AS MATERIALIZED (
+    SELECT id FROM @.process
+    WHERE state = 3 AND decided_at <= (SELECT now FROM clock) - $1::bigint * interval '1 microsecond'
+    ORDER BY due_at LIMIT $3::bigint FOR UPDATE SKIP LOCKED
+),
+ended AS (
+    UPDATE @.process AS process
+    SET state = 4, provisional = false, due_at = now + $2::bigint * interval '1 microsecond'
+    FROM clock, old WHERE process.id = old.id
+    RETURNING process.id
+),
+erased AS (DELETE FROM @.sealed AS sealed USING ended WHERE sealed.id = ended.id)
+SELECT id FROM ended";
+
+/// Erases the bodies of outcomes that nobody has acknowledged.
+pub(super) async fn expire(
+    session: &Session<'_>,
+    decided_for: Duration,
+    keep: Duration,
+    most: usize,
+) -> Result<Vec<ProcessId>, StoreError> {
+    let parameters =
+        [(&micros(decided_for) as _, Type::INT8), (&micros(keep) as _, Type::INT8), (&limit(most) as _, Type::INT8)];
+    session.query(EXPIRE, &parameters).await?.iter().map(id_in).collect()
+}
+
 /// Must be called in a transaction.
 pub(super) async fn acknowledge(
     session: &Session<'_>,

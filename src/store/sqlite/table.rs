@@ -13,7 +13,7 @@ mod work;
 
 pub(super) use clamp::{clamp_due_times, spread};
 pub(super) use operators::{bring_forward, erase, list, requeue};
-pub(super) use outcomes::{acknowledge, claim_outcomes, hold};
+pub(super) use outcomes::{acknowledge, claim_outcomes, expire_outcomes, hold};
 pub(super) use transfer::{export, import};
 pub(super) use upkeep::{cancel, forget, keys, load, not_sealed_with, purge, reseal, stats};
 pub(super) use work::{insert, ping, work};

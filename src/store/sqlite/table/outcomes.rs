@@ -7,9 +7,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use super::{SET_ASIDE, body_in, cancellation_in, id_in, partition_in, state_in, with_keys};
 use crate::store::column::limit;
 use crate::store::rules::{Held, fair_shares, in_turn};
-use crate::store::sqlite::moment::Moment;
+use crate::store::sqlite::moment::{Moment, column};
 use crate::store::{
-    Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeBatch, OutcomeClaim, SealedBody, State,
+    Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeBatch, OutcomeClaim, ProcessId, SealedBody,
+    State,
 };
 
 /// The condition for outcomes that a claim can open.
@@ -173,6 +174,32 @@ pub(in crate::store::sqlite) fn acknowledge(
     acknowledgements.iter().map(|acknowledgement| acknowledge_one(connection, now, acknowledgement)).collect()
 }
 
+pub(in crate::store::sqlite) fn expire_outcomes(
+    connection: &Connection,
+    now: Moment,
+    decided_for: Duration,
+    keep: Duration,
+    most: usize,
+) -> rusqlite::Result<Vec<ProcessId>> {
+    let mut find = connection.prepare_cached(
+        "SELECT slot, id FROM process WHERE state = 3 AND decided_at <= :latest ORDER BY due_at LIMIT :limit + 0",
+    )?;
+    let latest = column(now.since_1970().saturating_sub(decided_for));
+    let values = named_params! { ":latest": latest, ":limit": limit(most) };
+    let found =
+        find.query_map(values, |row| Ok((row.get(0)?, id_in(row, "id")?)))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    found.into_iter().map(|(slot, id)| end(connection, slot, now.plus(keep)).map(|()| id)).collect()
+}
+
+/// Turns an outcome into a tombstone, which `purge` deletes after `purge_at`.
+fn end(connection: &Connection, slot: i64, purge_at: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE process SET state = 4, provisional = 0, due_at = :purge_at WHERE slot = :slot")?
+        .execute(named_params! { ":purge_at": purge_at, ":slot": slot })?;
+    connection.prepare_cached("DELETE FROM sealed WHERE slot = ?")?.execute([slot])?;
+    Ok(())
+}
+
 fn acknowledge_one(
     connection: &Connection,
     now: Moment,
@@ -189,9 +216,6 @@ fn acknowledge_one(
         Some((slot, State::Decided, provisional)) if provisional == acknowledgement.provisional => slot,
         Some(_) => return Ok(Acknowledged::Replaced),
     };
-    let mut end = connection
-        .prepare_cached("UPDATE process SET state = 4, provisional = 0, due_at = :purge_at WHERE slot = :slot")?;
-    end.execute(named_params! { ":purge_at": now.plus(acknowledgement.keep), ":slot": slot })?;
-    connection.prepare_cached("DELETE FROM sealed WHERE slot = ?")?.execute([slot])?;
+    end(connection, slot, now.plus(acknowledgement.keep))?;
     Ok(Acknowledged::Done)
 }
