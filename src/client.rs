@@ -34,6 +34,7 @@ mod connection;
 mod delivery_mode;
 mod dialect;
 mod encryption;
+mod end_session;
 mod exchange;
 mod fapi;
 mod granted;
@@ -45,6 +46,8 @@ mod interaction;
 mod introspect;
 mod issued_tokens;
 mod jwt_response;
+mod logout_session;
+mod logout_token;
 mod options;
 mod outcome;
 mod poll;
@@ -76,8 +79,11 @@ pub use builder::ClientBuilder;
 pub use cancel::Cancelled;
 pub use claims_request::{ClaimRequest, ClaimsRequest, EvidenceRequest, VerifiedClaimsRequest};
 pub use delivery_mode::DeliveryMode;
+pub use end_session::EndSessionRequest;
 pub use introspect::Introspection;
 pub use issued_tokens::IssuedTokens;
+pub use logout_session::LogoutSession;
+pub use logout_token::LogoutToken;
 pub use options::{AssertionAudience, Backoff, DpopMode, PollCredential};
 pub use outcome::{Denial, Expiration, Outcome};
 pub use poll::Poll;
@@ -182,6 +188,12 @@ impl Client {
     /// The redirect URI of sign-ins that do not choose another one.
     pub(crate) fn redirect_uri(&self) -> Option<&str> {
         self.0.redirect_uri.as_deref()
+    }
+
+    /// The URI to return to after logouts that do not choose another one.
+    #[cfg(feature = "axum")]
+    pub(crate) fn post_logout_redirect_uri(&self) -> Option<&str> {
+        self.0.options.post_logout_redirect_uri.as_deref()
     }
 
     /// How long an authorization session lives.

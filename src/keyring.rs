@@ -66,6 +66,8 @@ pub(crate) enum Purpose {
     Process,
     /// A client registration.
     Registration,
+    /// A logout, which binds the user's return to the browser that was redirected.
+    LogoutSession,
     /// The identifier of a sign-in, for the browser that started it.
     #[cfg(feature = "axum")]
     BrowserSignIn,

@@ -138,6 +138,7 @@
 //! | [`encryption`] | encrypted tokens, requests and responses |
 //! | [`error`](mod@error) | what an [`Error`] is about |
 //! | [`identity_assurance`] | verified claims with their evidence |
+//! | [`logout`] | logout at the OP, and logout tokens of the OP |
 //! | [`operations`] | what operators do with a store: list, show, put right, erase |
 //! | [`ping`] | the receiver of Ping Callbacks |
 //! | [`poller`] | the settings, events and statuses of the durable poller |
@@ -191,6 +192,7 @@ pub mod identity_assurance;
 mod jose;
 mod json;
 mod keyring;
+pub mod logout;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod measured;
@@ -253,6 +255,7 @@ guides! {
     ExtendingGuide = "../docs/extending.md";
     FirstSignInGuide = "../docs/first-sign-in.md";
     InteroperabilityGuide = "../docs/interoperability.md";
+    LogoutGuide = "../docs/logout.md";
     MigratingGuide = "../docs/migrating.md";
     ProductionGuide = "../docs/production.md";
     RegistrationGuide = "../docs/registration.md";

@@ -60,6 +60,7 @@
 //! - Requirements for clients: [`TestClient`] for one of them, such as signed requests or encrypted responses;
 //!   [`TestProviderBuilder::fapi2`] for all.
 //! - The received requests: [`TestProvider::requests`].
+//! - Logout: [`TestProvider::visit_end_session`], and logout tokens by [`TestProcess::log_out`].
 //! - Weeks in a moment: [`TestClock`].
 // In a test a panic is the right answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]
@@ -90,11 +91,14 @@ mod interaction;
 mod introspection;
 mod jwt_response;
 mod keys;
+mod logout;
+mod logout_token;
 mod mutual_tls;
 mod notification;
 mod op;
 mod pace;
 mod ping;
+mod post;
 mod process;
 mod provider;
 mod pushed;
@@ -118,6 +122,7 @@ pub use clock::{ClockHold, TestClock};
 pub use encryption::EncryptionForgery;
 pub use fault::{Fault, IdTokenForgery};
 pub use keys::jwk_thumbprint;
+pub use logout_token::SentLogoutToken;
 pub use ping::{Ping, PingForgery, SentPing};
 pub use provider::{TestProcess, TestProvider};
 pub use random::SeededRandom;

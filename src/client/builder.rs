@@ -17,7 +17,7 @@ use super::fapi;
 use super::identity::{Credentials, RegisteredMethod};
 use super::options::{AssertionAudience, Backoff, DpopMode, Options, PollCredential};
 use super::refresh::Flights;
-use super::setting::{check_redirect_uri, setting};
+use super::setting::{check_post_logout_redirect_uri, check_redirect_uri, setting};
 use super::{Client, Inner, encryption};
 use crate::dialect::{Dialect, ResponseType};
 use crate::endpoint::ClientAuthentication;
@@ -122,6 +122,14 @@ impl ClientBuilder {
     /// one. An authorization request can set [another one](crate::AuthorizationRequest::redirect_uri).
     pub fn redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
         self.redirect_uri = Some(redirect_uri.into());
+        self
+    }
+
+    /// Sets the registered URI that the OP sends the user back to after a [logout](Client::end_session) (OpenID Connect
+    /// RP-Initiated Logout 1.0 §3). Unless set, users end on a page of the OP. A logout request can set
+    /// [another one](crate::logout::EndSessionRequest::post_logout_redirect_uri).
+    pub fn post_logout_redirect_uri(mut self, uri: impl Into<String>) -> Self {
+        self.options.post_logout_redirect_uri = Some(uri.into());
         self
     }
 
@@ -357,6 +365,9 @@ impl ClientBuilder {
         }
         if let Some(redirect_uri) = &self.redirect_uri {
             check_redirect_uri(redirect_uri)?;
+        }
+        if let Some(uri) = &self.options.post_logout_redirect_uri {
+            check_post_logout_redirect_uri(uri)?;
         }
         let cancellation_endpoint = self.cancellation_url()?;
         self.check_combinations()?;

@@ -19,7 +19,7 @@ use crate::secret::Secret;
 /// FAPI 2.0 Message Signing §5.3 allows an hour. The user is sent to the OP with the request at once.
 const LIFETIME: Duration = Duration::from_secs(600);
 /// The length that every HTTP server must support (RFC 9110 §4.1).
-const LONGEST_URL: usize = 8_000;
+pub(super) const LONGEST_URL: usize = 8_000;
 /// Claims about the JWT itself and not about the request. RFC 9101 §10.8 includes `sub`: with it, a request could be
 /// passed off as a client assertion.
 const CLAIMS: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];

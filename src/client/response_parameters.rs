@@ -8,7 +8,7 @@ use crate::error::{Document, Error, ErrorResponse, Rule, Violation};
 use crate::secret::Secret;
 
 /// The longest response in bytes. No genuine one is longer.
-const LONGEST_RESPONSE: usize = 16 * 1024;
+pub(super) const LONGEST_RESPONSE: usize = 16 * 1024;
 const LONGEST_CODE: usize = 4 * 1024;
 
 /// The code of the response. There is exactly one.

@@ -188,12 +188,7 @@ impl AuthorizationSession {
     /// [`Misuse::SealedTooLarge`] if the session holds too much data, such as many essential `acr` values. Otherwise it
     /// fails only if randomness or the cryptographic library fails.
     pub fn seal(&self, keyring: &Keyring) -> Result<String, Error> {
-        let sealed = sealed::seal(keyring, &SystemRandom, &[], &*self.body)?;
-        let text = URL_SAFE_NO_PAD.encode(sealed);
-        if text.len() > SEALED_LIMIT {
-            return Err(Misuse::SealedTooLarge { actual: text.len(), limit: SEALED_LIMIT }.into());
-        }
-        Ok(text)
+        seal_for_cookie(keyring, &*self.body)
     }
 
     /// Opens the result of [`seal`](Self::seal), on any instance of the application.
@@ -203,18 +198,32 @@ impl AuthorizationSession {
     /// [`SessionProblem::Unreadable`] if it was altered, has another format, or was sealed with a key that the keyring
     /// does not have. Start a new sign-in.
     pub fn open(keyring: &Keyring, sealed: &str) -> Result<Self, Error> {
-        let unreadable = || Error::from(SessionProblem::Unreadable);
-        if sealed.len() > SEALED_LIMIT {
-            return Err(unreadable());
-        }
-        let sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| unreadable())?;
-        sealed::open(keyring, &[], &sealed).map(Self::new).map_err(|_| unreadable())
+        open_from_cookie(keyring, sealed).map(Self::new)
     }
 
     /// Whether the user took longer than the lifetime of the session.
     pub(super) fn has_expired(&self, now: SystemTime, lifetime: Duration) -> bool {
         saturating_add(self.started_at(), lifetime) < now
     }
+}
+
+/// Seals a value into text for a cookie.
+pub(super) fn seal_for_cookie<T: Sealable>(keyring: &Keyring, value: &T) -> Result<String, Error> {
+    let text = URL_SAFE_NO_PAD.encode(sealed::seal(keyring, &SystemRandom, &[], value)?);
+    if text.len() > SEALED_LIMIT {
+        return Err(Misuse::SealedTooLarge { actual: text.len(), limit: SEALED_LIMIT }.into());
+    }
+    Ok(text)
+}
+
+/// Opens what [`seal_for_cookie`] sealed.
+pub(super) fn open_from_cookie<T: Sealable>(keyring: &Keyring, sealed: &str) -> Result<T, Error> {
+    let unreadable = || Error::from(SessionProblem::Unreadable);
+    if sealed.len() > SEALED_LIMIT {
+        return Err(unreadable());
+    }
+    let sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| unreadable())?;
+    sealed::open(keyring, &[], &sealed).map_err(|_| unreadable())
 }
 
 /// One parameter of a query string or form body.

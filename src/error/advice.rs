@@ -181,7 +181,22 @@ fn rule(rule: Rule) -> &'static str {
         Rule::NoUsableKey => {
             "Read the source of the error, which states why keys were skipped, and check the OP's key set."
         }
-        Rule::IdTokenNoKey | Rule::JwtResponseNoKey | Rule::UserInfoNoKey => {
+        Rule::PathSuffix => {
+            "Pass the path before a nested router strips its prefix (axum: `OriginalUri`), or the whole URL. The query alone is enough if this is the only OP, or if all OPs send `iss`. If the path was complete, this may be a mix-up attack."
+        }
+        Rule::RequestUriExpired => "Redirect the user as soon as the request is pushed, or start again.",
+        Rule::UnknownError => "Ask the OP what this code means. Polling continues.",
+        rule if rule.is_transient() => {
+            "Wait. If it lasts, check whether a proxy answers instead of the OP, and ask the OP."
+        }
+        rule => token(rule),
+    }
+}
+
+/// About a token that was refused.
+fn token(rule: Rule) -> &'static str {
+    match rule {
+        Rule::IdTokenNoKey | Rule::JwtResponseNoKey | Rule::UserInfoNoKey | Rule::LogoutTokenNoKey => {
             "Wait until the OP publishes its key, or ask whether it rotated keys too early."
         }
         Rule::NoDecryptionKey => {
@@ -193,6 +208,13 @@ fn rule(rule: Rule) -> &'static str {
         Rule::IdTokenAlgorithm => {
             "Register the same `id_token_signed_response_alg` with the OP that the client is configured with."
         }
+        Rule::LogoutTokenAlgorithm => {
+            "Configure the `id_token_signed_response_alg` that the client is registered with. The OP signs logout tokens \
+             with it too."
+        }
+        Rule::LogoutTokenReplayed => {
+            "Nothing, if the OP repeats tokens whose answer it did not get. Many of these mean that somebody repeats them."
+        }
         Rule::JwtResponseAlgorithm => {
             "Register the same `authorization_signed_response_alg` with the OP that the client is configured with."
         }
@@ -200,16 +222,10 @@ fn rule(rule: Rule) -> &'static str {
         | Rule::IdTokenExpired
         | Rule::IdTokenIssuedAt
         | Rule::IdTokenNotBefore
-        | Rule::IdTokenAuthTime => {
+        | Rule::IdTokenAuthTime
+        | Rule::LogoutTokenExpired
+        | Rule::LogoutTokenIssuedAt => {
             "Compare this machine's clock with the OP's. If they agree, the OP issues tokens with wrong times."
-        }
-        Rule::PathSuffix => {
-            "Pass the path before a nested router strips its prefix (axum: `OriginalUri`), or the whole URL. The query alone is enough if this is the only OP, or if all OPs send `iss`. If the path was complete, this may be a mix-up attack."
-        }
-        Rule::RequestUriExpired => "Redirect the user as soon as the request is pushed, or start again.",
-        Rule::UnknownError => "Ask the OP what this code means. Polling continues.",
-        rule if rule.is_transient() => {
-            "Wait. If it lasts, check whether a proxy answers instead of the OP, and ask the OP."
         }
         _ => "Report the rule and its section to the OP, whose response breaks it. The response was refused.",
     }

@@ -73,6 +73,7 @@ macro_rules! problem_types {
         /// | [`Internal`](Self::Internal) | 500 | starts again | everything else |
         /// | [`CrossSite`](Self::CrossSite) | 403 | uses the form | none: a form of another site |
         /// | [`NotFound`](Self::NotFound) | 404 | uses the browser that started | none: no sign-in of this browser |
+        /// | [`LogoutNotFound`](Self::LogoutNotFound) | 400 | is logged out, if it was them | none: no logout of this browser |
         ///
         /// Problems with the status 503 have a `Retry-After`: that of the OP, at most an hour, or 5 s.
         #[non_exhaustive]
@@ -145,6 +146,8 @@ problem_types! {
         "Nothing was done. Open our page and use the form there.";
     NotFound = "not_found", NOT_FOUND, "There is no such sign-in in this browser",
         "It does not exist, or it was started in another browser.";
+    LogoutNotFound = "logout_not_found", BAD_REQUEST, "This logout was not started in this browser",
+        "If it was you, you are logged out where you started. If somebody sent you the link, close this page.";
 }
 
 impl ProblemType {
@@ -189,7 +192,8 @@ impl ProblemType {
 }
 
 fn is_of_the_browser(violation: &Violation) -> bool {
-    violation.document() == Some(Document::AuthorizationResponse) || violation.rule().is_forgery()
+    let of_browser = [Document::AuthorizationResponse, Document::LogoutResponse];
+    violation.document().is_some_and(|document| of_browser.contains(&document)) || violation.rule().is_forgery()
 }
 
 /// A problem that a user of the application has, as an HTTP response (RFC 9457). [`Error::problem`] makes one of an

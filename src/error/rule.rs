@@ -130,6 +130,22 @@ rules! {
     SubjectChanged = "subject_changed", "the final ID Token has another `iss` or `sub` than the interim one", "DTR §Interim ID Tokens";
     HintedSubject = "hinted_subject", "the ID Token is about another user than the `id_token_hint` of the request", "CIBA §7.1";
 
+    // Logout tokens
+    LogoutTokenMalformed = "logout_token_malformed", "the logout token is not a well-formed JWT", "RFC 7519 §7.2";
+    LogoutTokenHeader = "logout_token_header", "the logout token's header has a critical parameter or a `typ` of another kind of JWT", "OpenID Connect Back-Channel Logout 1.0 §2.4";
+    LogoutTokenAlgorithm = "logout_token_algorithm", "the logout token is signed with an algorithm that this client does not accept", "OpenID Connect Back-Channel Logout 1.0 §2.6, 3";
+    LogoutTokenNoKey = "logout_token_no_key", "the OP has no key for the logout token", "OpenID Connect Back-Channel Logout 1.0 §2.6, 2";
+    LogoutTokenSignature = "logout_token_signature", "the logout token's signature does not verify", "OpenID Connect Back-Channel Logout 1.0 §2.6, 2";
+    LogoutTokenIssuer = "logout_token_iss", "the logout token's `iss` is missing or does not name this OP", "OpenID Connect Back-Channel Logout 1.0 §2.6, 4";
+    LogoutTokenAudience = "logout_token_aud", "the logout token's `aud` lacks this client or names an untrusted audience", "OpenID Connect Back-Channel Logout 1.0 §2.6, 4";
+    LogoutTokenExpired = "logout_token_exp", "the logout token has expired, has no `exp`, or is valid for more than a day", "OpenID Connect Back-Channel Logout 1.0 §2.6, 4";
+    LogoutTokenIssuedAt = "logout_token_iat", "the logout token's `iat` is missing, not a number, in the future or more than a day ago, or its `nbf` is in the future", "OpenID Connect Back-Channel Logout 1.0 §2.6, 4";
+    LogoutTokenSubject = "logout_token_sub", "the logout token has neither a `sub` nor a `sid`, or one of them is empty or longer than 255 characters", "OpenID Connect Back-Channel Logout 1.0 §2.6, 5";
+    LogoutTokenEvents = "logout_token_events", "the logout token's `events` lacks the event of a back-channel logout", "OpenID Connect Back-Channel Logout 1.0 §2.6, 6";
+    LogoutTokenNonce = "logout_token_nonce", "the logout token has a `nonce`, like an ID Token", "OpenID Connect Back-Channel Logout 1.0 §2.6, 7";
+    LogoutTokenId = "logout_token_jti", "the logout token's `jti` is missing, empty or longer than 255 characters", "OpenID Connect Back-Channel Logout 1.0 §2.4";
+    LogoutTokenReplayed = "logout_token_replayed", "the logout token's `jti` was used before", "OpenID Connect Back-Channel Logout 1.0 §2.6, 8";
+
     // UserInfo and protected resources
     RefreshedIdToken = "refreshed_id_token", "the ID Token of a refresh contradicts the one of the sign-in", "OpenID Connect Core 1.0 §12.2";
     UserInfoSubject = "userinfo_sub", "the UserInfo response's `sub` is missing or differs from the ID Token's", "OpenID Connect Core 1.0 §5.3.2";
@@ -165,6 +181,8 @@ impl Rule {
                 | Self::IdTokenSignature
                 | Self::JwtResponseNoKey
                 | Self::JwtResponseSignature
+                | Self::LogoutTokenNoKey
+                | Self::LogoutTokenSignature
                 | Self::UserInfoNoKey
                 | Self::UserInfoSigned
         )
@@ -333,6 +351,10 @@ pub enum Document {
     Resource,
     /// An ID Token's claims.
     IdToken,
+    /// The return from a logout, as the browser brings it (OpenID Connect RP-Initiated Logout 1.0 §3).
+    LogoutResponse,
+    /// A logout token (OpenID Connect Back-Channel Logout 1.0 §2.4).
+    LogoutToken,
 }
 
 impl fmt::Display for Document {
@@ -352,6 +374,8 @@ impl fmt::Display for Document {
             Self::ClientInformation => "the client information response",
             Self::Resource => "the resource's response",
             Self::IdToken => "the ID Token",
+            Self::LogoutResponse => "the return from the logout",
+            Self::LogoutToken => "the logout token",
         })
     }
 }

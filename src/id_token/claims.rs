@@ -111,6 +111,13 @@ impl Claims {
         self.get("amr").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
+    /// `sid`: the session at the OP, for OPs that [end sessions](crate::logout) by it (OpenID Connect Back-Channel Logout
+    /// 1.0 §2.1). Store it with the user's session, together with [`issuer`](Self::issuer) and
+    /// [`subject`](Self::subject).
+    pub fn sid(&self) -> Option<&str> {
+        self.text("sid")
+    }
+
     /// `azp`: the client that the token was issued to, if present: this client.
     pub fn azp(&self) -> Option<&str> {
         self.text("azp")

@@ -42,6 +42,7 @@ pub(super) fn label(purpose: Purpose) -> &'static [u8] {
         Purpose::IssuedTokens => b"issued tokens",
         Purpose::Process => b"process",
         Purpose::Registration => b"registration",
+        Purpose::LogoutSession => b"logout session",
         #[cfg(feature = "axum")]
         Purpose::BrowserSignIn => b"browser sign-in",
     }

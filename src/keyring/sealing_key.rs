@@ -156,6 +156,7 @@ pub(super) struct Subkeys {
     issued_tokens: Zeroizing<[u8; LENGTH]>,
     process: Zeroizing<[u8; LENGTH]>,
     registration: Zeroizing<[u8; LENGTH]>,
+    logout_session: Zeroizing<[u8; LENGTH]>,
     #[cfg(feature = "axum")]
     browser_sign_in: Zeroizing<[u8; LENGTH]>,
     /// Authenticates the bearer tokens of Ping Callbacks.
@@ -176,6 +177,7 @@ impl Subkeys {
             issued_tokens: derive(Purpose::IssuedTokens),
             process: derive(Purpose::Process),
             registration: derive(Purpose::Registration),
+            logout_session: derive(Purpose::LogoutSession),
             #[cfg(feature = "axum")]
             browser_sign_in: derive(Purpose::BrowserSignIn),
             notification_token: Zeroizing::new(hmac_sha256(key, &[b"use notification token"])),
@@ -192,6 +194,7 @@ impl Subkeys {
             Purpose::IssuedTokens => &self.issued_tokens,
             Purpose::Process => &self.process,
             Purpose::Registration => &self.registration,
+            Purpose::LogoutSession => &self.logout_session,
             #[cfg(feature = "axum")]
             Purpose::BrowserSignIn => &self.browser_sign_in,
         }

@@ -6,8 +6,13 @@ use super::*;
 use crate::error::ConfigurationProblem;
 use crate::random::SystemRandom;
 
-const PURPOSES: [Purpose; 4] =
-    [Purpose::AuthorizationSession, Purpose::PendingAuthentication, Purpose::Authentication, Purpose::Registration];
+const PURPOSES: [Purpose; 5] = [
+    Purpose::AuthorizationSession,
+    Purpose::PendingAuthentication,
+    Purpose::Authentication,
+    Purpose::Registration,
+    Purpose::LogoutSession,
+];
 
 /// Format, key id, nonce and tag.
 const OVERHEAD: usize = 1 + 4 + 12 + 16;
@@ -176,7 +181,7 @@ fn nothing_is_sealed_without_randomness() {
 #[test]
 fn sealed_values_of_format_1_stay_as_they_are() {
     let keyring = Keyring::new(SealingKey::generate(&Counting(0)).unwrap());
-    let golden: [(_, &[u8], _); 4] = [
+    let golden: [(_, &[u8], _); 5] = [
         (
             Purpose::AuthorizationSession,
             b"a session",
@@ -196,6 +201,11 @@ fn sealed_values_of_format_1_stay_as_they_are() {
             Purpose::Registration,
             b"a registration",
             "0186517456a0a1a2a3a4a5a6a7a8a9aaab0754345aaa64789cb1708614a20cab7d3bd4df96d083a995733556ade21f",
+        ),
+        (
+            Purpose::LogoutSession,
+            b"a logout",
+            "0186517456a0a1a2a3a4a5a6a7a8a9aaab0d3d4324b929d1fa6eb52369921ce2aeb3d2bf0147be0778",
         ),
     ];
     for (purpose, plaintext, expected) in golden {

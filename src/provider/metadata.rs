@@ -51,6 +51,8 @@ struct Inner {
     backchannel_token_delivery_modes_supported: Vec<String>,
     backchannel_authentication_request_signing_alg_values_supported: Vec<String>,
     backchannel_user_code_parameter_supported: bool,
+    backchannel_logout_supported: bool,
+    backchannel_logout_session_supported: bool,
     scopes_supported: Vec<String>,
     acr_values_supported: Vec<String>,
     claims_supported: Vec<String>,
@@ -141,6 +143,11 @@ accessors! {
     backchannel_authentication_request_signing_alg_values_supported: texts;
     /// Whether backchannel authentication requests may have a `user_code` (CIBA §4).
     backchannel_user_code_parameter_supported: flag;
+    /// Whether the OP sends logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.1).
+    backchannel_logout_supported: flag;
+    /// Whether logout tokens can name the session by its `sid`, which ID Tokens then carry too (OpenID Connect
+    /// Back-Channel Logout 1.0 §2.1).
+    backchannel_logout_session_supported: flag;
     /// Scopes that the OP lists.
     scopes_supported: texts;
     /// Authentication context classes.
@@ -203,6 +210,7 @@ impl ProviderMetadata {
             "pushed_authorization_request_endpoint" => &inner.pushed_authorization_request_endpoint,
             "backchannel_authentication_endpoint" => &inner.backchannel_authentication_endpoint,
             "registration_endpoint" => &inner.registration_endpoint,
+            "end_session_endpoint" => &inner.end_session_endpoint,
             _ => &Ok(None),
         };
         match endpoint {
@@ -228,6 +236,15 @@ impl ProviderMetadata {
     /// [`Rule::MissingMember`], or the error of the URL.
     pub(crate) fn authorization_url(&self) -> Result<&Url, Error> {
         required(&self.0.authorization_endpoint, "authorization_endpoint")
+    }
+
+    /// The end-session endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::NoEndpoint`], or the error of the URL.
+    pub(crate) fn end_session_url(&self) -> Result<&Url, Error> {
+        self.endpoint("end_session_endpoint")
     }
 
     /// The members of the document.
@@ -287,6 +304,11 @@ impl ProviderMetadata {
                 .texts("backchannel_authentication_request_signing_alg_values_supported", &[]),
             backchannel_user_code_parameter_supported: read
                 .flag("backchannel_user_code_parameter_supported")
+                .or_ignored()
+                .unwrap_or(false),
+            backchannel_logout_supported: read.flag("backchannel_logout_supported").or_ignored().unwrap_or(false),
+            backchannel_logout_session_supported: read
+                .flag("backchannel_logout_session_supported")
                 .or_ignored()
                 .unwrap_or(false),
             scopes_supported: read.texts("scopes_supported", &[]),

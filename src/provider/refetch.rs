@@ -29,7 +29,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) enum Channel {
     /// From an endpoint of the OP.
     Back,
-    /// Through the browser, so that any party may have created it.
+    /// Through the browser, or as a request to the application, so that any party may have created it.
     Front,
 }
 

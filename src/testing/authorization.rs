@@ -238,7 +238,7 @@ fn are_details(text: &str) -> bool {
     !details.is_empty() && details.iter().all(|detail| detail.get("type").is_some_and(serde_json::Value::is_string))
 }
 
-fn redirect(redirect_uri: &str, response: &[(String, String)]) -> Reply {
+pub(super) fn redirect(redirect_uri: &str, response: &[(String, String)]) -> Reply {
     let target = BrowserReturn::new(redirect_uri, response.to_vec());
     Reply::new(303, "", "").with(header::LOCATION, &target.url()).with(header::CACHE_CONTROL, "no-store")
 }

@@ -24,6 +24,8 @@ pub struct TestClient {
     pub(super) authentication: RegisteredAuthentication,
     pub(super) redirect_uris: Vec<String>,
     pub(super) notification_endpoint: Option<Url>,
+    pub(super) post_logout_redirect_uris: Vec<String>,
+    pub(super) backchannel_logout_uri: Option<Url>,
     pub(super) id_token_algorithm: Algorithm,
     pub(super) signed_userinfo: bool,
     pub(super) jwks: Value,
@@ -130,6 +132,8 @@ impl TestClient {
             authentication,
             redirect_uris: Vec::new(),
             notification_endpoint: None,
+            post_logout_redirect_uris: Vec::new(),
+            backchannel_logout_uri: None,
             id_token_algorithm: Algorithm::RS256,
             signed_userinfo: false,
             jwks: Value::Null,
@@ -160,6 +164,24 @@ impl TestClient {
     /// If `url` is not a URL.
     pub fn notification_endpoint(mut self, url: &str) -> Self {
         self.notification_endpoint = Some(url.parse().expect("the notification endpoint is a URL"));
+        self
+    }
+
+    /// Registers a URI to return to after a logout (OpenID Connect RP-Initiated Logout 1.0 §3.1). Without any, users end on
+    /// a page of the provider.
+    pub fn post_logout_redirect_uri(mut self, uri: &str) -> Self {
+        self.post_logout_redirect_uris.push(uri.to_owned());
+        self
+    }
+
+    /// Sets the URL to which logout tokens are sent (OpenID Connect Back-Channel Logout 1.0 §2.2). Plain HTTP is required.
+    /// The client's ID Tokens then carry a `sid`.
+    ///
+    /// # Panics
+    ///
+    /// If `url` is not a URL.
+    pub fn backchannel_logout_uri(mut self, url: &str) -> Self {
+        self.backchannel_logout_uri = Some(url.parse().expect("the `backchannel_logout_uri` is a URL"));
         self
     }
 

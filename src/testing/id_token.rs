@@ -8,6 +8,7 @@ use super::client::TestClient;
 use super::encryption::{Encryption, encrypt};
 use super::fault::{ForgeryKind, IdTokenForgery};
 use super::keys::{self, ProviderKey};
+use super::logout_token::sid;
 use super::op::Handler;
 use super::process::Process;
 use super::record::Endpoint;
@@ -27,6 +28,12 @@ impl Handler<'_> {
         {
             // OpenID Connect Core §12.2: "it SHOULD NOT have a nonce Claim".
             members.shift_remove("nonce");
+        }
+        if let Value::Object(members) = &mut claims
+            && client.backchannel_logout_uri.is_some()
+        {
+            // OpenID Connect Back-Channel Logout 1.0 §2.1.
+            members.entry("sid").or_insert_with(|| json!(sid(&issuer, process)));
         }
         let State { faults, requests, .. } = &mut *self.state;
         let struck = faults.iter_mut().find_map(|fault| {

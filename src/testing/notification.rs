@@ -4,15 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::Full;
-use hyper_util::rt::TokioIo;
 use serde_json::json;
 
 use super::dialect::Dialect;
 use super::op::Op;
 use super::ping::{Ping, PingForgery, SentPing};
+use super::post::{PATIENCE, post};
 use super::process::{Decision, Process};
 use super::state::State;
 
@@ -78,7 +75,7 @@ impl Op {
             None => {
                 let op = Arc::clone(self);
                 std::thread::spawn(move || {
-                    let status = post(&ping).ok();
+                    let status = send(&ping).ok();
                     op.state().pings[position].status = status;
                 });
             }
@@ -108,26 +105,14 @@ impl Process {
 }
 
 /// Posts a ping over plain HTTP and returns the status. Redirects are not followed, and the body is not read.
-#[expect(clippy::disallowed_methods, reason = "a connection has one task, and a real network has real timeouts")]
-fn post(ping: &Ping) -> io::Result<u16> {
+#[expect(clippy::disallowed_methods, reason = "a real network has real timeouts")]
+fn send(ping: &Ping) -> io::Result<u16> {
     let url = ping.url.as_ref().ok_or_else(|| io::Error::other("there is no notification endpoint"))?;
-    let address = url.socket_addrs(|| None)?.into_iter().next();
-    let address = address.ok_or_else(|| io::Error::other("the notification endpoint has no address"))?;
-    let mut request = Request::post(url.path())
-        .header(header::HOST, address.to_string())
-        .header(header::CONTENT_TYPE, "application/json");
-    if let Some(bearer) = &ping.bearer {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {bearer}"));
-    }
-    let request = request.body(Full::new(Bytes::from(ping.body.clone()))).map_err(io::Error::other)?;
+    let authorization = ping.bearer.as_ref().map(|bearer| format!("Bearer {bearer}"));
     let exchange = async {
-        let stream = tokio::net::TcpStream::connect(address).await?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(io::Error::other)?;
-        tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        let response = post(url, "application/json", authorization.as_deref(), ping.body.clone()).await?;
         Ok(response.status().as_u16())
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), exchange).await? })
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await? })
 }

@@ -141,6 +141,7 @@ impl Op {
             "/resource" => Endpoint::Resource,
             "/revoke" => Endpoint::Revocation,
             "/introspect" => Endpoint::Introspection,
+            "/logout" => Endpoint::EndSession,
             "/par" => Endpoint::PushedAuthorization,
             "/bc-authorize" if self.settings.dialects.ciba => Endpoint::BackchannelAuthentication,
             "/register" if self.settings.registration.is_offered() => Endpoint::Registration,
@@ -431,6 +432,7 @@ impl Handler<'_> {
             Endpoint::Registration => self.registration(),
             Endpoint::ClientConfiguration => self.client_configuration(),
             Endpoint::Interaction => self.interaction(),
+            Endpoint::EndSession => self.end_session(),
             _ => {
                 let url = self.request.url.as_str();
                 // An OP has only one form of discovery document, so a client has to try.
@@ -453,7 +455,11 @@ impl Handler<'_> {
         }
         if matches!(
             self.endpoint,
-            Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization | Endpoint::Interaction
+            Endpoint::Metadata
+                | Endpoint::Keys
+                | Endpoint::Authorization
+                | Endpoint::Interaction
+                | Endpoint::EndSession
         ) {
             for name in [header::AUTHORIZATION, http::HeaderName::from_static("dpop")] {
                 if request.headers.contains_key(&name) {
@@ -482,7 +488,7 @@ fn role_of(endpoint: Endpoint) -> Option<Role> {
         Endpoint::UserInfo | Endpoint::Resource => Some(Role::Resource),
         Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization | Endpoint::Unknown => None,
         // These endpoints do not use DPoP.
-        Endpoint::Registration | Endpoint::ClientConfiguration | Endpoint::Interaction => None,
+        Endpoint::Registration | Endpoint::ClientConfiguration | Endpoint::Interaction | Endpoint::EndSession => None,
         _ => Some(Role::AuthorizationServer),
     }
 }

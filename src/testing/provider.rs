@@ -20,7 +20,7 @@ use super::record::{Endpoint, RecordedRequest, RequestViolation};
 use super::server::Server;
 use super::settings::DecisionPolicy;
 use super::state::State;
-use super::wire::{Delivery, Incoming};
+use super::wire::{Delivery, Incoming, Reply};
 use crate::transport::HttpClient;
 
 /// A strict OpenID Provider for tests, with the Deferred Token Response flow; or an authorization server that speaks the
@@ -109,8 +109,17 @@ impl TestProvider {
     /// Panics if the user would see an error page, because the client or redirect URI is unknown, or because of a
     /// [`Fault`]. The message contains the error.
     pub fn visit(&self, authorization_url: impl AsRef<str>) -> BrowserReturn {
-        let url = Url::parse(authorization_url.as_ref()).expect("the authorization request is a URL");
-        assert_eq!(url.origin(), self.op.base.origin(), "the authorization request goes to another server");
+        let reply = self.browse(authorization_url.as_ref(), Endpoint::Authorization);
+        reply.browser.unwrap_or_else(|| {
+            let page = String::from_utf8_lossy(&reply.body).into_owned();
+            panic!("the user sees an error page with status {}: {page}", reply.status)
+        })
+    }
+
+    /// Opens a URL of the provider in the user's browser.
+    pub(super) fn browse(&self, url: &str, endpoint: Endpoint) -> Reply {
+        let url = Url::parse(url).expect("the request is a URL");
+        assert_eq!(url.origin(), self.op.base.origin(), "the request goes to another server");
         let request = Incoming {
             method: Method::GET,
             url,
@@ -118,11 +127,8 @@ impl TestProvider {
             body: bytes::Bytes::new(),
             certificates: Vec::new(),
         };
-        match self.op.browse(&request, Endpoint::Authorization) {
-            Delivery::Whole(reply) => reply.browser.clone().unwrap_or_else(|| {
-                let page = String::from_utf8_lossy(&reply.body).into_owned();
-                panic!("the user sees an error page with status {}: {page}", reply.status)
-            }),
+        match self.op.browse(&request, endpoint) {
+            Delivery::Whole(reply) => reply,
             _ => panic!("the user's browser got no answer"),
         }
     }

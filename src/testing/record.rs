@@ -57,6 +57,8 @@ pub enum Endpoint {
     ClientConfiguration,
     /// The pages for users of `interaction_uri` (IETF dialect).
     Interaction,
+    /// The end-session endpoint (OpenID Connect RP-Initiated Logout 1.0).
+    EndSession,
     /// Anything else.
     Unknown,
 }
@@ -97,6 +99,7 @@ impl fmt::Display for Endpoint {
             Self::Registration => "registration",
             Self::ClientConfiguration => "client configuration",
             Self::Interaction => "interaction",
+            Self::EndSession => "end session",
             Self::Unknown => "unknown",
         })
     }
@@ -284,6 +287,9 @@ rules! {
     NotOneHint = "the backchannel authentication request has no hint or several", "CIBA §7.1";
     ClientNotificationToken = "the `client_notification_token` is no bearer token of 128 bits or more, or the client is in poll mode", "CIBA §7.1";
     UnknownAuthReqId = "the `auth_req_id` was never issued", "CIBA §11";
+
+    IdTokenHint = "the `id_token_hint` is no ID Token of this provider, or one of another client", "OpenID Connect RP-Initiated Logout 1.0 §2";
+    WrongPostLogoutRedirectUri = "the `post_logout_redirect_uri` is not registered", "OpenID Connect RP-Initiated Logout 1.0 §3";
 
     UnknownRefreshToken = "the refresh token is unknown or revoked", "RFC 6749 §6";
     RefreshTokenReplayed = "the refresh token was used before, and has been replaced", "RFC 9700 §4.14.2";

@@ -285,6 +285,9 @@ impl Handler<'_> {
         let notification =
             text("deferred_client_notification_endpoint").or(text("backchannel_client_notification_endpoint"));
         client.notification_endpoint = notification.and_then(|url| url.parse().ok());
+        let uris = metadata.get("post_logout_redirect_uris").and_then(Value::as_array).into_iter().flatten();
+        client.post_logout_redirect_uris = uris.filter_map(Value::as_str).map(str::to_owned).collect();
+        client.backchannel_logout_uri = text("backchannel_logout_uri").and_then(|url| url.parse().ok());
         client.is_pinged = text("backchannel_token_delivery_mode") == Some("ping");
         client.signs_backchannel_requests = text("backchannel_authentication_request_signing_alg").is_some();
         client.id_token_algorithm = match text("id_token_signed_response_alg") {
@@ -451,6 +454,7 @@ fn check(metadata: &Map<String, Value>) -> Result<(), Rejection> {
     if notification.is_some_and(|url| !is_https(url)) {
         return Err(invalid("the notification endpoint is no HTTPS URL"));
     }
+    check_logout(metadata)?;
     match text("backchannel_token_delivery_mode") {
         None | Some("poll") => {}
         Some("ping") if notification.is_some() => {}
@@ -474,6 +478,21 @@ fn check(metadata: &Map<String, Value>) -> Result<(), Rejection> {
         }
     }
     Ok(())
+}
+
+/// OpenID Connect RP-Initiated Logout 1.0 §3.1; OpenID Connect Back-Channel Logout 1.0 §2.2.
+fn check_logout(metadata: &Map<String, Value>) -> Result<(), Rejection> {
+    let is_uri =
+        |uri: &Value| uri.as_str().and_then(|uri| Url::parse(uri).ok()).is_some_and(|url| url.fragment().is_none());
+    let returns = metadata.get("post_logout_redirect_uris");
+    if returns.is_some_and(|uris| !uris.as_array().is_some_and(|uris| uris.iter().all(is_uri))) {
+        return Err(invalid("`post_logout_redirect_uris` has what is no URI"));
+    }
+    match (metadata.get("backchannel_logout_uri"), metadata.get("backchannel_logout_session_required")) {
+        (Some(uri), _) if !is_uri(uri) => Err(invalid("`backchannel_logout_uri` is no URI")),
+        (None, Some(required)) if required == true => Err(invalid("a `sid` is required, and there is no URI for it")),
+        _ => Ok(()),
+    }
 }
 
 fn needs_secret(metadata: &Map<String, Value>) -> bool {

@@ -11,6 +11,7 @@ use super::decryption::DecryptionKeys;
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::keys::ProviderKey;
+use super::logout_token::SentLogoutToken;
 use super::ping::SentPing;
 use super::process::Process;
 use super::record::{Endpoint, Log, RequestRule, RequestViolation};
@@ -55,6 +56,7 @@ pub(super) struct State {
     pub(super) requests: Log,
     pub(super) violations: Vec<RequestViolation>,
     pub(super) pings: Vec<SentPing>,
+    pub(super) logout_tokens: Vec<SentLogoutToken>,
     /// Sign-ins that were decided, and whose clients must be notified.
     pub(super) due_pings: Vec<usize>,
 }

@@ -9,11 +9,11 @@ use crate::source::{File, Finding, Import, Source};
 pub const BASE: [&str; 7] = ["error", "secret", "clock", "random", "task", "text", "json"];
 
 /// Modules without code of their own. Each gives the public types of one subject their path.
-pub const FRONT_PAGES: [&str; 7] =
-    ["ciba", "claims", "compatibility", "encryption", "identity_assurance", "registration", "tokens"];
+pub const FRONT_PAGES: [&str; 8] =
+    ["ciba", "claims", "compatibility", "encryption", "identity_assurance", "logout", "registration", "tokens"];
 
 /// The modules above the base, the lowest first, each with the modules that it may import besides the base.
-pub const MODULES: [(&str, &[&str]); 25] = [
+pub const MODULES: [(&str, &[&str]); 26] = [
     ("jose", &[]),
     ("id_token", &["jose"]),
     ("dpop", &["jose"]),
@@ -40,6 +40,7 @@ pub const MODULES: [(&str, &[&str]); 25] = [
     ("compatibility", &["client"]),
     ("encryption", &["jose", "id_token", "client"]),
     ("identity_assurance", &["id_token", "client"]),
+    ("logout", &["client"]),
     ("registration", &["client"]),
     ("tokens", &["client"]),
 ];

@@ -15,8 +15,8 @@ use openid_deferred::ping::Receiver;
 use openid_deferred::poller::{AcceptedSignIn, Events};
 use openid_deferred::store::{ProcessId, SealedBody, Store};
 use openid_deferred::testing::{
-    DecisionPolicy, Endpoint, InterimToken, NoncePolicy, RecordedRequest, SeededRandom, TestCertificate, TestClient,
-    TestClock, TestProvider, TestProviderBuilder, TestUser,
+    DecisionPolicy, Endpoint, IdTokenForgery, InterimToken, NoncePolicy, RecordedRequest, SeededRandom,
+    TestCertificate, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
 };
 use openid_deferred::tokens::TokenTypeHint;
 use openid_deferred::transport::ClientCertificate;
@@ -331,11 +331,36 @@ impl World {
             Ok(response) => self.log.show(&response.extensions().get::<ErrorResponse>()),
             Err(error) => self.log.show_error(&error),
         }
+        self.show_logout(&authentication).await;
         self.show_result(&self.client.revoke(&authentication).await);
         self.show_result(&self.client.userinfo(&authentication).await);
         self.show_result(&self.client.refresh(&mut authentication).await);
         let sealed = authentication.seal(&keyring()).unwrap();
         self.assert_no_canary(&sealed, "a sealed authentication after a refresh");
+    }
+
+    /// Shows a logout here, and one that the OP tells of.
+    async fn show_logout(&self, authentication: &Authentication) {
+        let request = self.client.end_session().of(authentication).post_logout_redirect_uri("https://rp.test/bye");
+        self.log.show(&request);
+        match request.start().await {
+            Err(error) => self.log.show_error(&error),
+            Ok((url, session)) => {
+                let session = session.expect("there is a URI");
+                self.secret(session.state().expose());
+                self.log.show(&session);
+                self.assert_no_canary(session.seal(&keyring()).unwrap().as_bytes(), "a sealed logout");
+                for response in [url.query().unwrap_or_default(), "state=canary-of-another-state"] {
+                    self.show_result(&self.client.end_session_response(response, &session));
+                }
+            }
+        }
+        let process = self.op.last_process();
+        self.secret(process.sid());
+        for token in [process.logout_token(), process.forged_logout_token(IdTokenForgery::broken_signature())] {
+            self.secret(&token);
+            self.show_result(&self.client.logout_token(&token).await);
+        }
     }
 
     /// Sends genuine and forged pings.

@@ -6,6 +6,7 @@ mod flow;
 mod ietf;
 mod ietf_rules;
 mod interaction;
+mod logout;
 mod pings;
 mod registration;
 mod rp;

@@ -8,7 +8,7 @@ use url::Url;
 use super::metadata::{ClientMetadata, DEFAULT_METHOD};
 use super::request::SUBJECTS;
 use crate::client::delivery_mode::DeliveryMode;
-use crate::client::setting::{check_redirect_uri, setting};
+use crate::client::setting::{check_post_logout_redirect_uri, check_redirect_uri, setting};
 use crate::dialect::{Dialect, ResponseType};
 use crate::error::{Error, Misuse};
 
@@ -32,6 +32,7 @@ impl super::RegistrationRequest {
         let metadata = self.metadata();
         redirect_uris(metadata)?;
         urls(metadata)?;
+        logout(metadata)?;
         grants(metadata)?;
         backchannel(metadata)?;
         keys(metadata)?;
@@ -58,10 +59,11 @@ fn redirect_uris(metadata: &ClientMetadata) -> Result<(), Error> {
 
 fn urls(metadata: &ClientMetadata) -> Result<(), Error> {
     // DTR §Client Registration Metadata: "It MUST be an HTTPS URL." OpenID Connect Dynamic Client Registration 1.0 §2
-    // requires the same of the others.
+    // requires the same of the others, and OpenID Connect Back-Channel Logout 1.0 §2.2 recommends it.
     for name in [
         "deferred_client_notification_endpoint",
         "backchannel_client_notification_endpoint",
+        "backchannel_logout_uri",
         "jwks_uri",
         "sector_identifier_uri",
         "initiate_login_uri",
@@ -78,6 +80,15 @@ fn urls(metadata: &ClientMetadata) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// OpenID Connect RP-Initiated Logout 1.0 §3.1; OpenID Connect Back-Channel Logout 1.0 §2.2.
+fn logout(metadata: &ClientMetadata) -> Result<(), Error> {
+    metadata.post_logout_redirect_uris().into_iter().try_for_each(check_post_logout_redirect_uri)?;
+    match metadata.backchannel_logout_session_required() && metadata.backchannel_logout_uri().is_none() {
+        true => Err(setting("backchannel_logout_session_required", "it needs a `backchannel_logout_uri`")),
+        false => Ok(()),
+    }
 }
 
 /// RFC 7591 §2.1: an OP "SHOULD take steps to ensure that a client cannot register itself into an inconsistent state".

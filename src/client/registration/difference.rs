@@ -215,6 +215,9 @@ fn effect(
         "id_token_encrypted_response_enc"
         | "userinfo_encrypted_response_enc"
         | "authorization_encrypted_response_enc" => content_encryption(text),
+        "post_logout_redirect_uris" => post_logout_redirect_uris(requested, registered),
+        "backchannel_logout_uri" => (Weakens, "the OP does not tell the client when it ends a session"),
+        "backchannel_logout_session_required" => (Weakens, "logout tokens may end all sessions of a user"),
         name if name.starts_with("backchannel_") => backchannel(name, asked, answer),
         "require_signed_request_object" if asked.is_none() => {
             (Weakens, "the OP accepts only signed authorization requests, so the client must sign them")
@@ -303,6 +306,17 @@ fn redirect_uris(requested: &ClientMetadata, registered: &ClientMetadata) -> (Di
     match requested.redirect_uris().iter().all(|uri| registered.contains(uri)) {
         true => (Weakens, "the OP also accepts redirect URIs that were not requested"),
         false => (Breaks, "a redirect URI is missing, and the OP refuses requests with it"),
+    }
+}
+
+fn post_logout_redirect_uris(
+    requested: &ClientMetadata,
+    registered: &ClientMetadata,
+) -> (DifferenceEffect, &'static str) {
+    let registered = registered.post_logout_redirect_uris();
+    match requested.post_logout_redirect_uris().iter().all(|uri| registered.contains(uri)) {
+        true => (Harmless, "the OP also accepts other URIs after a logout"),
+        false => (Weakens, "a URI is missing, and the OP refuses logouts that return to it"),
     }
 }
 

@@ -117,8 +117,12 @@ accessors! {
     initiate_login_uri: text;
     /// The URLs that request objects may have.
     request_uris: texts;
-    /// The URLs to which users may be sent after a logout.
+    /// The URLs to which users may be sent after a logout (OpenID Connect RP-Initiated Logout 1.0 §3.1).
     post_logout_redirect_uris: texts;
+    /// The URL that logout tokens are sent to (OpenID Connect Back-Channel Logout 1.0 §2.2).
+    backchannel_logout_uri: text;
+    /// Whether logout tokens always carry a `sid` (OpenID Connect Back-Channel Logout 1.0 §2.2).
+    backchannel_logout_session_required: flag;
     /// The identifier of the software that the client runs.
     software_id: text;
     /// The version of the software.

@@ -149,8 +149,14 @@ setters! {
     initiate_login_uri: text;
     /// The URLs that request objects may have (OpenID Connect Core 1.0 §6.2).
     request_uris: texts;
-    /// The URLs to which users may be sent after a logout (OpenID Connect RP-Initiated Logout 1.0 §3.1).
+    /// The URLs to which users may be sent after a logout (OpenID Connect RP-Initiated Logout 1.0 §3.1). A client that is
+    /// made from the registration uses the first one.
     post_logout_redirect_uris: texts;
+    /// The HTTPS URL that logout tokens are sent to (OpenID Connect Back-Channel Logout 1.0 §2.2).
+    backchannel_logout_uri: text;
+    /// Makes the OP send the `sid` of the session in logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.2). Some OPs
+    /// put a `sid` into ID Tokens only then.
+    backchannel_logout_session_required: flag;
     /// The types of `authorization_details` that the client uses (RFC 9396 §10).
     authorization_details_types: texts;
     /// The identifier of the software that the client runs. It is the same for all installations and versions.

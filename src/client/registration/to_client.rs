@@ -16,7 +16,7 @@ use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, SigningAlg
 
 impl Registration {
     /// Starts a client with the registered settings: issuer, client identifier, authentication, the first requested
-    /// redirect URI, response type, algorithms, and what the OP requires.
+    /// redirect URI, the first URI to return to after a logout, response type, algorithms, and what the OP requires.
     ///
     /// Keys are not part of a registration. A client that was registered for `private_key_jwt` needs its
     /// [`signing_key`](ClientBuilder::signing_key), one with a certificate its
@@ -66,6 +66,10 @@ impl Registration {
         } else if metadata.is_for_backchannel() {
             builder = builder.without_redirect_uri();
         }
+        let requested = self.requested().post_logout_redirect_uris();
+        let registered = metadata.post_logout_redirect_uris();
+        let return_uri = requested.iter().find(|uri| registered.contains(uri)).or(registered.first());
+        builder = return_uri.into_iter().fold(builder, |builder, uri| builder.post_logout_redirect_uri(*uri));
         if metadata.is_for_backchannel() {
             let mode = metadata.backchannel_token_delivery_mode().and_then(DeliveryMode::from_name);
             builder = builder.backchannel_token_delivery_mode(mode.unwrap_or_default());

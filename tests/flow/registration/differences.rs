@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 use super::{office_with, request};
 use crate::support::{REDIRECT_URI, assert_approved};
 
+const BYE: &str = "https://rp.test/bye";
+const LOGOUT: &str = "https://rp.test/backchannel-logout";
+
 /// Registers at an OP that changes the request. Returns the differences and whether a client can be built.
 async fn registered(
     request: RegistrationRequest,
@@ -89,6 +92,13 @@ async fn a_difference_that_only_weakens_is_reported() {
         ),
         (request().subject_type(openid_deferred::registration::SubjectType::Pairwise), "subject_type", json!("public")),
         (request().require_auth_time(), "require_auth_time", Value::Null),
+        (request().post_logout_redirect_uris([BYE]), "post_logout_redirect_uris", json!(["https://rp.test/other"])),
+        (request().backchannel_logout_uri(LOGOUT), "backchannel_logout_uri", Value::Null),
+        (
+            request().backchannel_logout_uri(LOGOUT).backchannel_logout_session_required(),
+            "backchannel_logout_session_required",
+            json!(false),
+        ),
     ] {
         let (differences, client) = registered(request, set(member, value)).await;
         assert_eq!(differences, [(member.to_owned(), DifferenceEffect::Weakens)]);
@@ -109,6 +119,11 @@ async fn a_difference_that_does_no_harm_is_reported_too() {
         ),
         (request(), "require_pushed_authorization_requests", json!(true)),
         (request(), "dpop_bound_access_tokens", json!(true)),
+        (
+            request().post_logout_redirect_uris([BYE]),
+            "post_logout_redirect_uris",
+            json!([BYE, "https://rp.test/other"]),
+        ),
     ] {
         let (differences, client) = registered(request, set(member, value)).await;
         assert_eq!(differences, [(member.to_owned(), DifferenceEffect::Harmless)]);

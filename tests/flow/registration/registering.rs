@@ -66,6 +66,9 @@ async fn the_whole_metadata_arrives_and_comes_back() {
         .default_max_age(Duration::from_secs(3_600))
         .default_acr_values(["high", "substantial"])
         .initiate_login_uri("https://rp.test/login")
+        .post_logout_redirect_uris(["https://rp.test/bye"])
+        .backchannel_logout_uri("https://rp.test/backchannel-logout")
+        .backchannel_logout_session_required()
         .software_id("4NRB1-0XZABZI9E6-5SM3R")
         .software_version("2.0")
         .software_statement(&Secret::new("e30.e30.e30"))
@@ -84,6 +87,9 @@ async fn the_whole_metadata_arrives_and_comes_back() {
     assert_eq!(metadata.default_max_age(), Some(Duration::from_secs(3_600)));
     assert_eq!(metadata.scope().unwrap(), ["openid", "profile"]);
     assert_eq!(metadata.deferred_client_notification_endpoint(), Some("https://rp.test/deferred/ping"));
+    assert_eq!(metadata.post_logout_redirect_uris(), ["https://rp.test/bye"]);
+    assert_eq!(metadata.backchannel_logout_uri(), Some("https://rp.test/backchannel-logout"));
+    assert!(metadata.backchannel_logout_session_required());
     assert!(metadata.dpop_bound_access_tokens() && metadata.require_auth_time());
     assert_eq!(metadata.get("organization").unwrap()["number"], 7);
     assert_eq!(registration.client_secret(), None);
@@ -105,6 +111,11 @@ async fn a_request_that_cannot_be_right_is_refused_before_it_is_sent() {
         (request().deferred_client_notification_endpoint("http://127.0.0.1/ping"), notification),
         (request().deferred_client_notification_endpoint("https://user@rp.test/ping"), notification),
         (request().deferred_client_notification_endpoint("ping"), notification),
+        (request().backchannel_logout_uri("http://rp.test/logout"), "backchannel_logout_uri"),
+        (request().backchannel_logout_uri("https://rp.test/#logout"), "backchannel_logout_uri"),
+        (request().backchannel_logout_session_required(), "backchannel_logout_session_required"),
+        (request().post_logout_redirect_uris(["https://rp.test/bye", "/bye"]), "post_logout_redirect_uri"),
+        (request().post_logout_redirect_uris(["https://rp.test/#bye"]), "post_logout_redirect_uri"),
         (request().jwks_uri("http://rp.test/jwks"), "jwks_uri"),
         (request().initiate_login_uri("http://rp.test/"), "initiate_login_uri"),
         (request().logo_uri_in("de", "javascript:alert(1)"), "logo_uri"),

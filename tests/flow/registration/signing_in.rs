@@ -266,3 +266,22 @@ async fn a_registrar_with_a_certificate_presents_it_at_the_alias() {
 const SIGNING_KEY: &str = r#"{"kty":"EC","crv":"P-256","alg":"ES256","kid":"rp-1",
     "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
     "d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}"#;
+
+#[tokio::test]
+async fn a_user_logs_out_to_the_first_registered_uri_and_id_tokens_name_the_session() {
+    let office = office();
+    let asked = request()
+        .post_logout_redirect_uris(["https://rp.test/bye", "https://rp.test/other"])
+        .backchannel_logout_uri("https://rp.test/backchannel-logout");
+    let registration = office.register(asked).await;
+    let client = office.client_of(&registration).unwrap().discover().await.unwrap();
+    let Outcome::Approved(user) = office.outcome(&client).await.unwrap() else { panic!("approved") };
+    let process = office.op.last_process();
+    assert_eq!(user.claims().sid(), Some(process.sid().as_str()));
+    let (url, session) = client.end_session().of(&user).start().await.unwrap();
+    let back = office.op.visit_end_session(url).unwrap();
+    assert_eq!(back.redirect_uri(), "https://rp.test/bye");
+    client.end_session_response(&back.query(), &session.unwrap()).unwrap();
+    assert_eq!(client.logout_token(&process.logout_token()).await.unwrap().sid(), user.claims().sid());
+    office.op.assert_clean();
+}
