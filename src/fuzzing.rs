@@ -14,6 +14,7 @@ mod authorization_response;
 mod caps;
 mod encrypted_token;
 mod id_token;
+mod logout_token;
 mod ping;
 mod provider;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use answers::{introspection, pushed_request, response_headers, userinfo};
 pub use authorization_response::authorization_response;
 pub use encrypted_token::encrypted_token;
 pub use id_token::id_token;
+pub use logout_token::logout_token;
 pub use ping::ping;
 pub use provider::{discovery, key_set};
 pub use stored::{sealed_value, stored};
@@ -42,7 +44,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "authorization_response", run: authorization_response },
     Target { name: "discovery", run: discovery },
     Target { name: "key_set", run: key_set },
@@ -51,6 +53,7 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "response_headers", run: response_headers },
     Target { name: "id_token", run: id_token },
     Target { name: "encrypted_token", run: encrypted_token },
+    Target { name: "logout_token", run: logout_token },
     Target { name: "userinfo", run: userinfo },
     Target { name: "introspection", run: introspection },
     Target { name: "pushed_request", run: pushed_request },

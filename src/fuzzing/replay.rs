@@ -35,8 +35,8 @@ mod every_committed_input_holds_what_must_hold {
     }
 
     replayed! {
-        authorization_response discovery key_set exchange poll response_headers id_token encrypted_token userinfo
-        introspection pushed_request ping sealed_value stored
+        authorization_response discovery key_set exchange poll response_headers id_token encrypted_token logout_token
+        userinfo introspection pushed_request ping sealed_value stored
     }
 
     fn replay(name: &str) {

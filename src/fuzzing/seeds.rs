@@ -40,6 +40,7 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     headers(&mut seeds);
     signed(&mut seeds);
     encrypted(&mut seeds);
+    logout(&mut seeds);
     endpoints(&mut seeds);
     ping(&mut seeds);
     sealed_values(&mut seeds);
@@ -296,6 +297,36 @@ fn encrypted(seeds: &mut Seeds) {
     seeds.add("encrypted_token", "known-key-other-header", "2", format!("{header}\n{{}}"));
     seeds.add("encrypted_token", "not-encrypted", "0", fixed("/tokens/es256"));
     seeds.add("encrypted_token", "zip", "1", "{\"alg\":\"ECDH-ES\",\"enc\":\"A128GCM\",\"zip\":\"DEF\",\"epk\":{}}\n");
+}
+
+fn logout(seeds: &mut Seeds) {
+    const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+    seeds.add("logout_token", "id-token", "0", fixed("/tokens/hs256"));
+    seeds.add("logout_token", "none", "0", "eyJhbGciOiJub25lIn0.e30.");
+    seeds.add("logout_token", "encrypted", "0", FIXED["encrypted_tokens"][0].as_str().unwrap());
+    let mut add = |name, header: &str, edit: fn(&mut Value)| {
+        let mut claims = json!({
+            "iss": "https://op.example", "sub": "user-1", "aud": "app", "iat": NOW, "exp": NOW + 120, "jti": "j",
+            "sid": "s", "events": { EVENT: {} },
+        });
+        edit(&mut claims);
+        seeds.add("logout_token", name, "1", format!("{header}\n{claims}"));
+    };
+    let typed = r#"{"alg":"HS256","typ":"logout+jwt"}"#;
+    add("claims", typed, |_| {});
+    add("untyped", r#"{"alg":"HS256"}"#, |claims| claims["aud"] = json!(["app"]));
+    add("other-type", r#"{"alg":"HS256","typ":"at+jwt"}"#, |_| {});
+    add("nonce", typed, |claims| claims["nonce"] = json!("n"));
+    add("nobody", typed, |claims| {
+        claims["sub"] = json!(null);
+        claims["sid"] = json!("");
+    });
+    add("times", typed, |claims| {
+        claims["exp"] = json!(1e300);
+        claims["iat"] = json!(-1.5);
+        claims["nbf"] = json!(NOW);
+    });
+    add("events", typed, |claims| claims["events"] = json!({ EVENT: [], "other": {} }));
 }
 
 fn endpoints(seeds: &mut Seeds) {
