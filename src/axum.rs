@@ -78,6 +78,8 @@
 //! | `POST /sign-in/{id}/finish` | lets the application sign the user in, after an outcome |
 //! | the path of [`receives_pings_at`](SignInRouter::receives_pings_at) | takes pings of the OP |
 //!
+//! [`SignInRouter::logout`] adds the routes of logouts, for applications that implement [`LogoutHooks`] too.
+//!
 //! The JSON has the members of [`Status`](crate::poller::Status) and three more: `interaction_uri`, the link for the user
 //! if the OP needs something from them, `has_ended`, and `ending`, which [`SignInHooks::ending`] returns. Every event of
 //! the stream is a `status` with the same JSON, without `due_in_seconds`. The last one has `has_ended`. A stream lasts ten
@@ -98,12 +100,14 @@
 //! - **A sign-in** is shown, cancelled and finished only in the browser that started it ([`BrowserSignIns`]). To other
 //!   browsers it does not exist.
 //! - **Forms of other sites** are refused ([`check_same_origin`]).
+//! - **Logout tokens** of the OP are verified, and each is used once by one replica
+//!   ([`end_sessions`](LogoutHooks::end_sessions) says how several replicas share that).
 //! - **Redirects** lead to the OP, or to a path of this application ([`checked_return_path`]).
 //! - **Everything is bounded**: bodies, cookies, sign-ins of a browser, and event streams ([limits]).
 //!
 //! They do not protect the rest of the application. Add `Content-Security-Policy`, `Strict-Transport-Security` and
 //! limits for the number of requests yourself. If the policy has `form-action`, allow the origin of the OP's authorization
-//! endpoint, because the form leads there. Give the browser a new session token when a user is signed in.
+//! endpoint, because the form leads there, and that of its end-session endpoint if users log out. Give the browser a new session token when a user is signed in.
 //!
 //! # The parts alone
 //!
@@ -120,6 +124,7 @@ mod changes;
 mod cookies;
 mod extractor;
 mod hooks;
+mod logout_hooks;
 mod pages;
 mod problem;
 mod return_path;
@@ -127,11 +132,13 @@ mod router;
 mod same_origin;
 mod sign_ins;
 mod status;
+mod used_tokens;
 mod visit;
 
 pub use changes::Changes;
 pub use cookies::SignInCookies;
 pub use hooks::SignInHooks;
+pub use logout_hooks::{LogoutHooks, SessionsEnded};
 pub use return_path::checked_return_path;
 pub use router::SignInRouter;
 pub use same_origin::check_same_origin;

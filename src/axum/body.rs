@@ -21,5 +21,11 @@ pub(super) async fn read_form(body: Body, clock: &dyn Clock) -> Result<String, S
 
 /// The first field with this name.
 pub(super) fn field(form: &str, name: &str) -> Option<String> {
-    form_urlencoded::parse(form.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    fields(form, name).next()
+}
+
+/// All fields with this name.
+pub(super) fn fields(form: &str, name: &str) -> impl Iterator<Item = String> {
+    let fields = form_urlencoded::parse(form.as_bytes());
+    fields.filter(move |(key, _)| key == name).map(|(_, value)| value.into_owned())
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use super::sign_ins::{BrowserSignIn, BrowserSignIns};
-use crate::client::{AuthorizationSession, Client};
+use crate::client::{AuthorizationSession, Client, LogoutSession};
 use crate::clock::{Clock as _, SystemClock, from_unix_seconds, saturating_add, unix_seconds};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, SessionProblem};
 use crate::keyring::{Keyring, Purpose};
@@ -40,6 +40,8 @@ const HOST: &str = "__Host-";
 const SESSION: &str = "deferred-";
 /// The names of the cookies with sign-ins, without [`HOST`].
 const SIGN_IN: &str = "sign-in-";
+/// The name of the cookie with a logout, without [`HOST`].
+const LOGOUT: &str = "logout";
 /// What follows in both: the end of the name that [`AuthorizationSession::cookie_name`] returns.
 const TAG_LENGTH: usize = 16;
 
@@ -52,6 +54,9 @@ const TAG_LENGTH: usize = 16;
 /// |---|---|---|---|---|
 /// | `__Host-deferred-…` | the [`AuthorizationSession`] | the redirect to the OP | the callback | `Secure; HttpOnly; Path=/; SameSite=Lax` (`None` for `form_post`); `Max-Age` is the lifetime of a session |
 /// | `__Host-sign-in-…` | the [`ProcessId`] of a sign-in that waits | the callback | [`finish`](super::SignInHooks::finish) | `Secure; HttpOnly; Path=/; SameSite=Lax`; `Max-Age` is [`lifetime`](Self::lifetime) |
+///
+/// A third one, `__Host-logout`, holds the [`LogoutSession`] while the browser is at the OP for a logout. A later logout
+/// replaces it.
 ///
 /// They protect against another browser that answers or sees a sign-in, against cookies that were altered or made up,
 /// and against cookies from other hosts of the same domain. They do not protect against somebody who reads the browser's
@@ -194,6 +199,37 @@ impl SignInCookies {
             is_alive.then_some(BrowserSignIn { id: named.id, at: named.at, tag })
         });
         BrowserSignIns::new(opened.collect())
+    }
+
+    /// The `Set-Cookie` for the redirect to the OP for a logout.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`LogoutSession::seal`].
+    pub fn start_logout(&self, client: &Client, session: &LogoutSession) -> Result<HeaderValue, Error> {
+        let value = session.seal(&self.keyring)?;
+        self.set(self.name(LOGOUT, ""), value, SameSite::Lax, client.session_lifetime())
+    }
+
+    /// The logout from which this browser comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionProblem::Missing`] if the browser sent no such cookie, and [`SessionProblem::Unreadable`] if it cannot be
+    /// opened.
+    pub fn logout_session(&self, headers: &HeaderMap) -> Result<LogoutSession, Error> {
+        let name = self.name(LOGOUT, "");
+        let sealed = cookies(headers).find(|cookie| cookie.name() == name).ok_or(SessionProblem::Missing)?;
+        LogoutSession::open(&self.keyring, sealed.value())
+    }
+
+    /// The `Set-Cookie` that deletes the logout.
+    ///
+    /// # Errors
+    ///
+    /// [`Sealed`](crate::ErrorKind::Sealed) if the cookie cannot be written as a header, which does not happen.
+    pub fn end_logout(&self) -> Result<HeaderValue, Error> {
+        self.deletion(LOGOUT, "")
     }
 
     /// The sign-in whose session had the cookie with this `name`.

@@ -21,12 +21,17 @@ use super::problem::accepts_html;
 use super::return_path::checked_return_path;
 use super::same_origin::check_same_origin;
 use super::status;
+use super::used_tokens::UsedTokens;
 use super::visit::{Visit, redirect};
 use crate::client::Client;
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse, ProblemDetails, ProblemType, SessionProblem};
 use crate::ping::{self, Receiver};
 use crate::poller::{AcceptedSignIn, Poller};
 use crate::store::ProcessId;
+
+mod logout;
+
+use logout::{AddRoutes, BACKCHANNEL_LOGOUT, LOGOUT};
 
 /// The prefix of the routes, unless the application sets another one.
 const PREFIX: &str = "/sign-in";
@@ -46,12 +51,13 @@ pub struct SignInRouter<H> {
     hooks: H,
     prefix: String,
     pings: Option<(String, Receiver)>,
+    logout: Option<AddRoutes<H>>,
 }
 
 impl<H: SignInHooks> SignInRouter<H> {
     /// Routes for users who sign in with `client`, which the `poller` must have too.
     pub fn new(client: Client, poller: Poller, cookies: SignInCookies, hooks: H) -> Self {
-        Self { client, poller, cookies, hooks, prefix: PREFIX.to_owned(), pings: None }
+        Self { client, poller, cookies, hooks, prefix: PREFIX.to_owned(), pings: None, logout: None }
     }
 
     /// Sets where the routes begin. The default is `/sign-in`. The callback is always at the path of the client's
@@ -76,17 +82,22 @@ impl<H: SignInHooks> SignInRouter<H> {
     ///
     /// - the client has no redirect URI, or one that is neither `https:` nor, with
     ///   [`insecure_loopback`](SignInCookies::insecure_loopback), `http:` at a loopback address;
+    /// - the URI to return to after a logout has another origin than the redirect URI;
     /// - a path is not absolute, has characters besides letters, digits and `-._~/`, ends with `/`, or appears twice.
     pub fn build<S: Clone + Send + Sync + 'static>(self) -> Result<Router<S>, Error> {
         let (origin, callback) = self.place()?;
-        let paths = [Some(&callback), Some(&self.prefix), self.pings.as_ref().map(|(path, _)| path)];
-        let paths: Vec<_> = paths.into_iter().flatten().collect();
+        let return_path = self.logout.map_or(Ok(None), |_| self.return_path(&origin))?;
+        let of_logout = self.logout.map(|_| [LOGOUT, BACKCHANNEL_LOGOUT].map(|end| format!("{}{end}", self.prefix)));
+        let pings = self.pings.as_ref().map(|(path, _)| path);
+        let paths = [Some(&callback), Some(&self.prefix), pings, return_path.as_ref()];
+        let paths: Vec<_> = paths.into_iter().flatten().chain(of_logout.iter().flatten()).collect();
         let is_repeated = |path: &&String| paths.iter().filter(|other| *other == path).count() > 1;
         if !paths.iter().all(|path| is_path(path)) || paths.iter().any(is_repeated) || self.prefix == "/" {
-            let problem = "the prefix, the path of the redirect URI and that of pings must be different absolute paths";
+            let problem = "the prefix and the paths of the redirect URI, of pings and of logouts must be different \
+                           absolute paths";
             return Err(setting("prefix", problem));
         }
-        let Self { client, poller, cookies, hooks, prefix, pings } = self;
+        let Self { client, poller, cookies, hooks, prefix, pings, logout } = self;
         let streams = Arc::new(Semaphore::new(MOST_STREAMS));
         let of = |path: &str| format!("{prefix}/{{id}}{path}");
         let mut router = Router::new()
@@ -99,8 +110,22 @@ impl<H: SignInHooks> SignInRouter<H> {
         if let Some((path, receiver)) = pings {
             router = router.route(&path, ping::axum::route(receiver));
         }
-        let hooks = Arc::new(hooks);
-        Ok(router.with_state(Arc::new(App { client, poller, cookies, hooks, prefix, origin, streams })))
+        if let Some(add_routes) = logout {
+            router = add_routes(router, &prefix, return_path.as_deref());
+        }
+        let (hooks, used_tokens) = (Arc::new(hooks), UsedTokens::default());
+        Ok(router.with_state(Arc::new(App { client, poller, cookies, hooks, prefix, origin, streams, used_tokens })))
+    }
+
+    /// The path at which users come back from a logout at the OP, if there is one.
+    fn return_path(&self, origin: &str) -> Result<Option<String>, Error> {
+        let Some(url) = self.client.post_logout_redirect_uri().and_then(|uri| Url::parse(uri).ok()) else {
+            return Ok(None);
+        };
+        match url.origin().ascii_serialization() == origin {
+            true => Ok(Some(url.path().to_owned())),
+            false => Err(setting("post_logout_redirect_uri", "the routes need it at the origin of the redirect URI")),
+        }
     }
 
     /// The origin of the application, and the path of its callback.
@@ -150,6 +175,7 @@ struct App<H> {
     /// That of the application.
     origin: String,
     streams: Arc<Semaphore>,
+    used_tokens: UsedTokens,
 }
 
 type Shared<H> = State<Arc<App<H>>>;

@@ -25,12 +25,13 @@ impl Visit {
         &self.parts
     }
 
-    /// The first field with this name in the form that began the sign-in, cancelled it or finished it: untrusted text.
+    /// The first field with this name in the form that began the sign-in, cancelled it or finished it, or that logged the
+    /// user out: untrusted text.
     pub fn field(&self, name: &str) -> Option<String> {
         super::body::field(&self.form, name)
     }
 
-    /// The path to return to: the checked `return_to` of the form that began this sign-in, or `/`.
+    /// The path to return to: the checked `return_to` of the form that began this sign-in or logout, or `/`.
     pub fn return_path(&self) -> &str {
         self.return_path.as_deref().unwrap_or("/")
     }

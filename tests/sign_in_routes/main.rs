@@ -1,6 +1,7 @@
 //! The routes of `openid_deferred::axum` over real connections, with a strict OP and hostile browsers.
 
 mod hostile;
+mod logout;
 mod settings;
 mod support;
 

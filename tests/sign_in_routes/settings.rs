@@ -64,3 +64,29 @@ async fn without_https_there_is_no_form_post() {
     let cookie = world.cookies.clone().insecure_loopback().start(&world.client, &session).unwrap();
     assert!(cookie.to_str().unwrap().starts_with("deferred-") && !cookie.to_str().unwrap().contains("Secure"));
 }
+
+/// The setting that is refused with routes for logouts, this prefix, and this URI to return to.
+async fn logout_refused(prefix: &str, return_uri: &str) -> Option<&'static str> {
+    let world = world().await;
+    let client = Client::builder(world.op.issuer(), "other").redirect_uri("https://rp.test/cb");
+    let client = client.post_logout_redirect_uri(return_uri).http_client(world.op.http_client()).build().unwrap();
+    let router = SignInRouter::new(client, world.poller.clone(), cookies(), Shop::default()).prefix(prefix);
+    match router.logout().build::<()>().map(drop).map_err(|error| error.kind().clone()) {
+        Ok(()) => None,
+        Err(ErrorKind::Configuration(ConfigurationProblem::Setting { setting, .. })) => Some(setting),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn users_come_back_from_a_logout_to_a_path_of_their_own_at_this_origin() {
+    for uri in ["https://rp.test/bye", "https://rp.test/sign-in/bye", "https://rp.test/?bye=1"] {
+        assert_eq!(logout_refused("/sign-in", uri).await, None, "{uri}");
+    }
+    for uri in ["https://www.rp.test/bye", "http://rp.test/bye", "https://rp.test:8443/bye", "com.example.app:/bye"] {
+        assert_eq!(logout_refused("/sign-in", uri).await, Some("post_logout_redirect_uri"), "{uri}");
+    }
+    for path in ["cb", "sign-in", "sign-in/logout", "sign-in/backchannel-logout", "bye/", "%7Bid%7D"] {
+        assert_eq!(logout_refused("/sign-in", &format!("https://rp.test/{path}")).await, Some("prefix"), "{path}");
+    }
+}

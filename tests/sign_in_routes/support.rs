@@ -7,12 +7,15 @@ use std::time::Duration;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use openid_deferred::axum::{BrowserSignIns, SignInCookies, SignInHooks, SignInRouter, Visit};
+use openid_deferred::axum::{
+    BrowserSignIns, LogoutHooks, SessionsEnded, SignInCookies, SignInHooks, SignInRouter, Visit,
+};
+use openid_deferred::logout::{EndSessionRequest, LogoutToken};
 use openid_deferred::store::{MemoryStore, ProcessId};
 use openid_deferred::testing::{DecisionPolicy, TestClient, TestProvider, TestProviderBuilder, TestUser};
 use openid_deferred::{
     Authentication, AuthorizationRequest, Client, ClientAuthentication, ClientBuilder, Clock as _, Keyring, Outcome,
-    Poller, SystemClock,
+    Poller, Secret, SystemClock,
 };
 use reqwest::header::{HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use reqwest::{Method, StatusCode};
@@ -20,15 +23,31 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 pub const REDIRECT_URI: &str = "https://rp.test/callback";
+pub const LOGGED_OUT_URI: &str = "https://rp.test/logged-out";
 pub const ORIGIN: &str = "https://rp.test";
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the application knows about outcomes.
 type Records = Arc<Mutex<BTreeMap<ProcessId, String>>>;
 
+/// The sessions of the application.
+#[derive(Default)]
+pub struct Sessions {
+    pub open: Vec<Session>,
+    /// What the store does when the OP ends sessions, instead of ending them.
+    pub broken: Option<SessionsEnded>,
+}
+
+/// A signed-in user.
+pub struct Session {
+    pub subject: String,
+    pub sid: Option<String>,
+    pub id_token: Secret,
+}
+
 /// The application: it keeps the outcomes in a map, and says in its pages what it was told.
 #[derive(Clone, Default)]
-pub struct Shop(pub Records);
+pub struct Shop(pub Records, pub Arc<Mutex<Sessions>>);
 
 impl SignInHooks for Shop {
     async fn request<'a>(
@@ -46,6 +65,11 @@ impl SignInHooks for Shop {
         assert_eq!(authentication.context(), visit.context());
         let mut response = Redirect::to(visit.return_path()).into_response();
         let subject = authentication.claims().subject();
+        self.1.lock().expect("no test panics with it").open.push(Session {
+            subject: subject.to_owned(),
+            sid: authentication.claims().sid().map(str::to_owned),
+            id_token: authentication.id_token().token().clone(),
+        });
         let session = HeaderValue::from_str(&format!("shop={subject}; Secure; HttpOnly")).expect("a header");
         response.headers_mut().append(SET_COOKIE, session);
         response
@@ -63,8 +87,45 @@ impl SignInHooks for Shop {
     }
 }
 
+impl LogoutHooks for Shop {
+    async fn log_out<'a>(
+        &self,
+        request: EndSessionRequest<'a>,
+        visit: &Visit,
+    ) -> Result<(EndSessionRequest<'a>, HeaderMap), Response> {
+        let cookies = visit.parts().headers.get("cookie").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let subject = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("shop="));
+        let Some(subject) = subject else { return Ok((request, HeaderMap::new())) };
+        if visit.field("store").as_deref() == Some("down") {
+            return Err(StatusCode::SERVICE_UNAVAILABLE.into_response());
+        }
+        let mut sessions = self.1.lock().expect("no test panics with it");
+        let position = sessions.open.iter().position(|session| session.subject == subject);
+        let request = match position.map(|position| sessions.open.remove(position)) {
+            Some(session) => request.id_token_hint(session.id_token),
+            None => request,
+        };
+        let deletion = HeaderValue::from_static("shop=; Max-Age=0");
+        Ok((request, HeaderMap::from_iter([(SET_COOKIE, deletion)])))
+    }
+
+    async fn end_sessions(&self, token: &LogoutToken) -> SessionsEnded {
+        let mut sessions = self.1.lock().expect("no test panics with it");
+        if let Some(broken) = sessions.broken {
+            return broken;
+        }
+        let is_named = |session: &Session| {
+            token.sid().is_none_or(|sid| session.sid.as_deref() == Some(sid))
+                && token.subject().is_none_or(|subject| session.subject == subject)
+        };
+        sessions.open.retain(|session| !is_named(session));
+        SessionsEnded::Done
+    }
+}
+
 /// An application behind a real socket, with its OP.
 pub struct World {
+    pub shop: Shop,
     pub op: TestProvider,
     pub client: Client,
     pub poller: Poller,
@@ -83,9 +144,15 @@ pub async fn world_with(
     op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder,
     client: impl FnOnce(ClientBuilder) -> ClientBuilder,
 ) -> World {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let url = format!("http://{}", listener.local_addr().expect("it has an address"));
+    let registered = TestClient::secret_basic("shop", "secret")
+        .redirect_uri(REDIRECT_URI)
+        .post_logout_redirect_uri(LOGGED_OUT_URI)
+        .backchannel_logout_uri(&format!("{url}/sign-in/backchannel-logout"));
     let provider = TestProvider::builder()
         .in_process()
-        .client(TestClient::secret_basic("shop", "secret").redirect_uri(REDIRECT_URI))
+        .client(registered)
         .user(TestUser::new("jane").claim("name", "Jane Doe"))
         .interval(Duration::from_secs(1))
         .decisions(DecisionPolicy::scripted());
@@ -93,6 +160,7 @@ pub async fn world_with(
     let builder = Client::builder(op.issuer(), "shop")
         .authentication(ClientAuthentication::client_secret_basic("secret"))
         .redirect_uri(REDIRECT_URI)
+        .post_logout_redirect_uri(LOGGED_OUT_URI)
         .cancellation_endpoint(op.cancellation_endpoint())
         .http_client(op.http_client());
     let client = client(builder).build().expect("the settings work");
@@ -102,17 +170,16 @@ pub async fn world_with(
     let (cookies, shop) = (SignInCookies::new(keyring), Shop::default());
     let routes = SignInRouter::new(client.clone(), poller.clone(), cookies.clone(), shop.clone())
         .receives_pings_at("/deferred/ping", poller.clone())
+        .logout()
         .build()
         .expect("the paths differ");
     let home = async |sign_ins: BrowserSignIns| Json(sign_ins.ids().collect::<Vec<_>>());
     let app = Router::new().route("/", get(home)).with_state(cookies.clone()).merge(routes);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    let url = format!("http://{}", listener.local_addr().expect("it has an address"));
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { axum::serve(listener, app).await.expect("it serves") });
-    tasks.spawn(record(poller.clone(), shop.0));
+    tasks.spawn(record(poller.clone(), shop.0.clone()));
     let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(DEADLINE);
-    World { op, client, poller, cookies, url, http: http.build().expect("a client"), _tasks: tasks }
+    World { shop, op, client, poller, cookies, url, http: http.build().expect("a client"), _tasks: tasks }
 }
 
 /// Stores each outcome, then acknowledges it.
