@@ -20,12 +20,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use openid_deferred::ResponseMode;
+use openid_deferred::{Authentication, ResponseMode};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::browser::{Decision, Step, http};
+use crate::browser::{Browser, Decision, Step, http};
 use crate::certificates::Identity;
 use crate::installation::installed;
 use crate::op::{ALL_ENCRYPTIONS, Abilities, Op, Registered, SCOPES, Site};
@@ -378,6 +378,17 @@ impl Op for Keycloak {
         old["config"]["active"] = json!(["false"]);
         let path = format!("{path}/{}", old["id"].as_str().expect("it has a name"));
         running.admin(Method::PUT, &path, Some(old.clone())).await;
+    }
+
+    /// An administrator ends it. The token then has a second event, which this setting adds.
+    async fn end_session(&self, world: &World, _: &mut Browser, user: &Authentication) {
+        let running = running().await.expect("a client has been registered");
+        let path = format!("/{REALM}/clients/{}", world.client_id);
+        let mut client = running.admin(Method::GET, &path, None).await;
+        client["attributes"]["backchannel.logout.revoke.offline.tokens"] = json!("true");
+        running.admin(Method::PUT, &path, Some(client)).await;
+        let sid = user.claims().sid().expect("Keycloak puts it into every ID Token");
+        running.admin(Method::DELETE, &format!("/{REALM}/sessions/{sid}"), None).await;
     }
 
     async fn trusted_issuer(&self, client_id: &str, keys: Value) -> (String, String) {

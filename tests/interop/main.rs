@@ -25,6 +25,7 @@ mod ciba;
 mod client_authentication;
 mod encryption;
 mod ietf;
+mod logout;
 mod matrix;
 mod mutual_tls;
 mod pushed;

@@ -51,5 +51,8 @@ matrix! {
     grants::a_token_is_exchanged: keycloak zitadel;
     grants::an_assertion_is_exchanged: keycloak zitadel;
 
+    logout::a_user_logs_out_and_comes_back_with_the_state: node keycloak;
+    logout::the_op_tells_that_a_session_has_ended: node keycloak;
+
     registration::a_client_registers_itself_and_manages_its_registration: keycloak;
 }

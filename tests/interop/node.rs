@@ -3,14 +3,16 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use openid_deferred::ResponseMode;
+use openid_deferred::{Authentication, ResponseMode};
 use serde_json::{Value, json};
 
+use crate::browser::{Browser, Decision, Step};
 use crate::certificates::Identity;
 use crate::installation::installed;
 use crate::op::{ALL_ENCRYPTIONS, Abilities, Op, Registered, SCOPES, Site};
+use crate::page::Page;
 use crate::process::{Process, file};
-use crate::support::{CLIENT_ID, CLIENT_SECRET, with};
+use crate::support::{CLIENT_ID, CLIENT_SECRET, World, with};
 
 /// A provider that runs until this is dropped.
 pub(crate) struct Provider {
@@ -41,8 +43,7 @@ impl Provider {
         command.env("NODE_EXTRA_CA_CERTS", file("node", &name, &authority.certificate_pem()));
         let (process, said) = Process::start("node", &mut command, &settings);
         let issuer = said["issuer"].as_str().expect("the issuer is text").to_owned();
-        // The provider handles its pages itself.
-        let site = Site { issuer, authority, answer: |_, _| None, scopes: SCOPES, cookie: None };
+        let site = Site { issuer, authority, answer, scopes: SCOPES, cookie: None };
         Some(Self { site, process })
     }
 }
@@ -52,6 +53,12 @@ pub(crate) struct Node;
 pub(crate) const OP: Node = Node;
 
 const ALGORITHMS: &[&str] = &["RS256", "PS256", "ES256", "EdDSA"];
+
+/// The provider handles its pages itself, except the one that asks whether the user wants to log out.
+fn answer(page: &Page, _: Decision) -> Option<Step> {
+    let logout = page.form(|form| form.id == "op.logoutForm")?;
+    Some(Step::Submit(logout.with([("logout", "yes")])))
+}
 
 impl Op for Node {
     const ABILITIES: Abilities = Abilities {
@@ -66,6 +73,13 @@ impl Op for Node {
         no_introspection_by: &[],
         jwt_modes: &[ResponseMode::QueryJwt, ResponseMode::FormPostJwt, ResponseMode::Jwt],
     };
+
+    /// The user logs out.
+    async fn end_session(&self, world: &World, browser: &mut Browser, user: &Authentication) {
+        let (url, session) = world.client.end_session().of(user).start().await.expect("it has the endpoint");
+        let session = session.expect("there is a URI to return to");
+        browser.visit(url, session.post_logout_redirect_uri(), answer, Decision::SignsIn).await;
+    }
 
     /// Starts a provider for this client.
     async fn register(&self, members: Value) -> Option<Registered> {

@@ -1,10 +1,10 @@
 //! The interface between scenarios and OPs.
 
 use openid_deferred::encryption::{ContentEncryptionAlgorithm, KeyManagementAlgorithm};
-use openid_deferred::{ClientBuilder, ResponseMode};
+use openid_deferred::{Authentication, ClientBuilder, ResponseMode};
 use serde_json::Value;
 
-use crate::browser::Answer;
+use crate::browser::{Answer, Browser};
 use crate::certificates::Identity;
 use crate::process::Process;
 use crate::support::World;
@@ -115,6 +115,11 @@ pub(crate) trait Op {
     /// client itself, if the OP takes the keys of its registration.
     async fn trusted_issuer(&self, client_id: &str, _keys: Value) -> (String, String) {
         (client_id.to_owned(), client_id.to_owned())
+    }
+
+    /// Ends the session of this browser at the OP, in a way in which the OP tells the client of the user about it.
+    async fn end_session(&self, _: &World, _: &mut Browser, _: &Authentication) {
+        panic!("the matrix does not ask this OP for that")
     }
 
     /// Records the consent of the user to a client that has registered itself, if no page asks for it.

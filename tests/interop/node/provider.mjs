@@ -113,6 +113,7 @@ const provider = new Provider(issuer, {
   rotateRefreshToken: true,
   features: {
     devInteractions: { enabled: false },
+    backchannelLogout: { enabled: true },
     dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => settings.requireNonce ?? false },
     encryption: { enabled: true },
     introspection: { enabled: true },
@@ -164,9 +165,10 @@ provider.use(async (ctx, next) => {
 });
 
 // Prints the provider's reason for refusing a request to the test's output.
-for (const name of ['authorization', 'pushed_authorization_request', 'backchannel_authentication', 'grant', 'userinfo', 'introspection', 'revocation', 'registration_create', 'registration_read', 'registration_update', 'registration_delete']) {
+for (const name of ['authorization', 'pushed_authorization_request', 'backchannel_authentication', 'grant', 'userinfo', 'introspection', 'revocation', 'end_session', 'registration_create', 'registration_read', 'registration_update', 'registration_delete']) {
   provider.on(`${name}.error`, (ctx, error) => console.error(`${name}: ${error.message}: ${error.error_description}`));
 }
+provider.on('backchannel.error', (ctx, error) => console.error(`logout token: ${error.message}`));
 provider.on('server_error', (ctx, error) => console.error(error));
 
 server.on('request', provider.callback());
