@@ -19,6 +19,7 @@ use crate::dpop::{DpopKey, ProofParts};
 use crate::error::{Document, Error, Rule, TransportProblem, Violation};
 use crate::random::{self, Random};
 use crate::secret::{Secret, SecretBuffer};
+use crate::trace_parent::TraceParent;
 use crate::transport::{ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate};
 
 mod answer;
@@ -43,6 +44,7 @@ pub(crate) use resource::{Presentation, ResourceRequest, stated_error};
 use clock_offset::ClockOffsets;
 use nonces::NonceCache;
 
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -95,6 +97,8 @@ pub(crate) struct EndpointRequest<'a> {
     /// Sent in the `Authorization` header, with `ath` in the proof. A client that authenticates in the body still does
     /// so. `client_secret_basic` is not possible.
     pub(crate) access_token: Option<&'a Secret>,
+    /// Sent in the header `traceparent`.
+    pub(crate) trace_parent: Option<&'a TraceParent>,
     /// The timeout of each request that is sent, including the second one after a challenge.
     pub(crate) timeout: Duration,
     pub(crate) body_limit: usize,
@@ -294,6 +298,9 @@ impl Endpoints {
             Some(token) => headers.insert(AUTHORIZATION, authorization("DPoP", token)?),
             None => credentials.header.and_then(|header| headers.insert(AUTHORIZATION, header)),
         };
+        if let Some(Ok(trace_parent)) = request.trace_parent.map(|parent| HeaderValue::from_str(parent.as_str())) {
+            headers.insert(TRACE_PARENT, trace_parent);
+        }
         if let Some(key) = request.dpop {
             let proof = self.proof(key, &Method::POST, request.url, nonce, request.access_token, now)?;
             headers.insert(DPOP, proof);

@@ -212,6 +212,7 @@ mod task;
 pub mod testing;
 mod text;
 pub mod tokens;
+mod trace_parent;
 pub mod transport;
 
 pub use client::{

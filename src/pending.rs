@@ -16,6 +16,7 @@ use crate::random::{Random, SystemRandom};
 use crate::sealed::{self, Sealable};
 use crate::secret::Secret;
 use crate::task::Task;
+use crate::trace_parent::TraceParent;
 
 mod answer;
 mod checks;
@@ -67,6 +68,14 @@ pub(crate) struct Body {
     pub(crate) access_token: Option<Secret>,
     #[serde(rename = "ctx", with = "sealed::secret_bytes", default, skip_serializing_if = "sealed::no_bytes")]
     pub(crate) context: Zeroizing<Vec<u8>>,
+    /// The trace that it belongs to.
+    #[serde(
+        rename = "tp",
+        deserialize_with = "TraceParent::deserialize",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) trace_parent: Option<TraceParent>,
     /// `None` if no ID Token is expected, because no user signs in.
     #[serde(rename = "chk", default, skip_serializing_if = "Option::is_none")]
     pub(crate) checks: Option<Checks>,
@@ -154,6 +163,7 @@ pub(crate) struct Opened {
     pub(crate) notification_token: Option<Secret>,
     pub(crate) access_token: Option<Secret>,
     pub(crate) context: Zeroizing<Vec<u8>>,
+    pub(crate) trace_parent: Option<TraceParent>,
     pub(crate) checks: Option<Checks>,
     pub(crate) schedule: Schedule,
 }
@@ -170,6 +180,7 @@ impl PendingAuthentication {
             notification_token: opened.notification_token,
             access_token: opened.access_token,
             context: opened.context,
+            trace_parent: opened.trace_parent,
             checks: opened.checks,
             interim: InterimState::Absent,
             unverified_interim: None,
@@ -221,6 +232,12 @@ impl PendingAuthentication {
     /// request is for.
     pub fn context(&self) -> &[u8] {
         &self.0.context
+    }
+
+    /// The trace that the application passed to `AuthorizationRequest::trace_parent` or `TokenRequest::trace_parent`, as
+    /// the value of a header `traceparent`.
+    pub fn trace_parent(&self) -> Option<&str> {
+        self.0.trace_parent.as_ref().map(TraceParent::as_str)
     }
 
     /// The key that this request is bound to (RFC 9449; DTR §Token Request using the Authentication Request ID; IETF

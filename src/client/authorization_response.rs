@@ -250,6 +250,7 @@ impl Client {
             dpop_key: session.dpop_key.clone(),
             context: session.context.clone(),
             reference: session.reference.clone(),
+            trace_parent: session.trace_parent.clone(),
             checks: Some(session.checks.clone()),
             code,
             ..InitialRequest::new(self, session.dialect, form)

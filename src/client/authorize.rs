@@ -21,6 +21,7 @@ use crate::pending::Checks;
 use crate::provider::ProviderMetadata;
 use crate::random;
 use crate::secret::Secret;
+use crate::trace_parent::TraceParent;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -64,6 +65,7 @@ pub struct AuthorizationRequest<'a> {
     extra: Vec<(String, String)>,
     context: Zeroizing<Vec<u8>>,
     reference: Option<Secret>,
+    trace_parent: Option<TraceParent>,
     session_data: Zeroizing<Vec<u8>>,
     pushed: bool,
     signed: bool,
@@ -86,6 +88,7 @@ impl Client {
             extra: Vec::new(),
             context: Zeroizing::default(),
             reference: None,
+            trace_parent: None,
             session_data: Zeroizing::default(),
             pushed: false,
             signed: false,
@@ -231,6 +234,19 @@ impl AuthorizationRequest<'_> {
     /// cannot change it, because it is sealed into the [`AuthorizationSession`].
     pub fn reference(mut self, reference: impl Into<Secret>) -> Self {
         self.reference = Some(reference.into());
+        self
+    }
+
+    /// Continues a trace: the value of a header `traceparent` (W3C Trace Context §3.2), such as that of the span of this
+    /// request. It is kept sealed with the sign-in until its outcome, through restarts:
+    /// [`AuthorizationSession::trace_parent`](AuthorizationSession::trace_parent),
+    /// [`Delivery::trace_parent`](crate::Delivery::trace_parent), and
+    /// [`PollerBuilder::continue_traces`](crate::poller::PollerBuilder::continue_traces) for the spans of this crate.
+    ///
+    /// Anything but a `traceparent` of version 00 is left out without an error. It is not sent to the OP unless the client
+    /// is [set to](super::ClientBuilder::send_trace_parent).
+    pub fn trace_parent(mut self, trace_parent: impl AsRef<str>) -> Self {
+        self.trace_parent = TraceParent::parse(trace_parent.as_ref());
         self
     }
 
@@ -498,6 +514,7 @@ impl AuthorizationRequest<'_> {
             dpop_key: values.dpop_key,
             context: self.context,
             reference: self.reference,
+            trace_parent: self.trace_parent,
             data: self.session_data,
             form_post: values.mode.is_some_and(ResponseMode::is_form_post),
             checks: Checks {

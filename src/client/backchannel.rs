@@ -16,6 +16,7 @@ use crate::dialect::Dialect;
 use crate::error::{Document, Error, Rule, Violation};
 use crate::pending::{Checks, PendingAuthentication};
 use crate::secret::Secret;
+use crate::trace_parent::TraceParent;
 
 mod checks;
 mod hint;
@@ -65,6 +66,7 @@ pub struct AuthenticationRequest<'a> {
     extra: Vec<(String, String)>,
     context: Zeroizing<Vec<u8>>,
     reference: Option<Secret>,
+    trace_parent: Option<TraceParent>,
     notification_token: Option<Secret>,
     idempotency_key: Option<Secret>,
     signed: bool,
@@ -109,6 +111,7 @@ impl Client {
             extra: Vec::new(),
             context: Zeroizing::default(),
             reference: None,
+            trace_parent: None,
             notification_token: None,
             idempotency_key: None,
             signed: self.0.options.signed_backchannel_requests,
@@ -193,6 +196,19 @@ impl AuthenticationRequest<'_> {
     /// hash of it. It is not sent to the OP.
     pub fn reference(mut self, reference: impl Into<Secret>) -> Self {
         self.reference = Some(reference.into());
+        self
+    }
+
+    /// Continues a trace: the value of a header `traceparent` (W3C Trace Context §3.2), such as that of the span of this
+    /// request. It is kept sealed with the sign-in until its outcome, through restarts:
+    /// [`PendingAuthentication::trace_parent`](crate::PendingAuthentication::trace_parent),
+    /// [`Delivery::trace_parent`](crate::Delivery::trace_parent), and
+    /// [`PollerBuilder::continue_traces`](crate::poller::PollerBuilder::continue_traces) for the spans of this crate.
+    ///
+    /// Anything but a `traceparent` of version 00 is left out without an error. It is not sent to the OP unless the client
+    /// is [set to](super::ClientBuilder::send_trace_parent).
+    pub fn trace_parent(mut self, trace_parent: impl AsRef<str>) -> Self {
+        self.trace_parent = TraceParent::parse(trace_parent.as_ref());
         self
     }
 
@@ -301,6 +317,7 @@ impl AuthenticationRequest<'_> {
             dpop_key: client.new_dpop_key(&metadata).await?,
             context: self.context,
             reference: self.reference,
+            trace_parent: self.trace_parent,
             checks: Some(checks),
             notification_token: self.notification_token,
             ..InitialRequest::new(client, Dialect::Ciba, form)

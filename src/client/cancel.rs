@@ -99,6 +99,7 @@ impl Client {
             assertion_audience,
             dpop: pending.0.dpop_key.as_ref(),
             access_token: None,
+            trace_parent: None,
             timeout: self.0.options.request_timeout,
             body_limit: CANCELLATION_RESPONSE_LIMIT,
         };

@@ -172,6 +172,7 @@ impl Client {
             notification_token: self.notification_token(request).cloned(),
             access_token,
             context: request.context.clone(),
+            trace_parent: request.trace_parent.clone(),
             checks: request.checks.clone(),
             schedule,
         })
@@ -209,6 +210,7 @@ impl Client {
                 dpop_key,
                 dialect: request.dialect,
                 may_defer: request.may_defer,
+                trace_parent: self.sent_trace_parent(request.trace_parent.as_ref()),
                 client: self.clone(),
             };
             request.in_flight = Some(drive(Box::pin(sent.send())));

@@ -13,6 +13,7 @@ use crate::error::{Error, Misuse};
 use crate::pending::{Checks, PendingAuthentication};
 use crate::secret::Secret;
 use crate::task::Task;
+use crate::trace_parent::TraceParent;
 
 /// The request, or what has become of it. It is made for one client and sent once.
 pub(crate) struct InitialRequest {
@@ -29,6 +30,7 @@ pub(crate) struct InitialRequest {
     pub(super) context: Zeroizing<Vec<u8>>,
     /// The application's reference, for the poller.
     pub(super) reference: Option<Secret>,
+    pub(super) trace_parent: Option<TraceParent>,
     /// `None` if no ID Token is expected, because no user signs in.
     pub(super) checks: Option<Checks>,
     /// The authorization code in it, if there is one. An ID Token may have its hash.
@@ -58,6 +60,7 @@ impl InitialRequest {
             dpop_key: None,
             context: Zeroizing::default(),
             reference: None,
+            trace_parent: None,
             checks: None,
             code: None,
             notification_token: None,
@@ -88,6 +91,10 @@ impl InitialRequest {
 
     pub(crate) fn context(&self) -> &[u8] {
         &self.context
+    }
+
+    pub(crate) fn trace_parent(&self) -> Option<&TraceParent> {
+        self.trace_parent.as_ref()
     }
 
     pub(crate) fn reference(&self) -> Option<&Secret> {

@@ -14,6 +14,7 @@ use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, Rule, TransportProblem, Verdict};
 use crate::secret::Secret;
+use crate::trace_parent::TraceParent;
 
 /// If the connection fails, or the OP rejects two DPoP nonces, the grant is unspent and the user may be waiting, so there
 /// are a few quick attempts.
@@ -34,6 +35,7 @@ pub(super) struct InitialTransmission {
     pub(super) dialect: Dialect,
     /// Whether the OP may defer its answer.
     pub(super) may_defer: bool,
+    pub(super) trace_parent: Option<TraceParent>,
 }
 
 impl InitialTransmission {
@@ -79,6 +81,7 @@ impl InitialTransmission {
             assertion_audience: self.assertion_audience.as_deref(),
             dpop: self.dpop_key.as_ref(),
             access_token: None,
+            trace_parent: self.trace_parent.as_ref(),
             timeout: self.client.0.options.request_timeout,
             body_limit: TOKEN_RESPONSE_LIMIT,
         };

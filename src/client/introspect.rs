@@ -97,6 +97,7 @@ impl Client {
             assertion_audience: self.assertion_audience(&metadata),
             dpop: None,
             access_token: None,
+            trace_parent: None,
             timeout: self.0.options.request_timeout,
             body_limit: INTROSPECTION_RESPONSE_LIMIT,
         };

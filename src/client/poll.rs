@@ -23,6 +23,7 @@ use crate::pending::{
 use crate::provider::ProviderMetadata;
 use crate::secret::Secret;
 use crate::task::Task;
+use crate::trace_parent::TraceParent;
 use zeroize::Zeroizing;
 
 /// The result of one poll.
@@ -164,6 +165,7 @@ impl Client {
             identifier: pending.0.identifier.clone(),
             dpop_key: pending.0.dpop_key.clone(),
             access_token: pending.0.access_token.clone(),
+            trace_parent: self.sent_trace_parent(pending.0.trace_parent.as_ref()),
         };
         async move {
             let sent = request.send(metadata).await;
@@ -292,6 +294,7 @@ struct PollRequest {
     identifier: Secret,
     dpop_key: Option<DpopKey>,
     access_token: Option<Secret>,
+    trace_parent: Option<TraceParent>,
 }
 
 impl PollRequest {
@@ -320,6 +323,7 @@ impl PollRequest {
             assertion_audience: self.client.assertion_audience(&metadata),
             dpop: self.dpop_key.as_ref(),
             access_token,
+            trace_parent: self.trace_parent.as_ref(),
             timeout: options.poll_timeout,
             body_limit: TOKEN_RESPONSE_LIMIT,
         };
@@ -328,6 +332,11 @@ impl PollRequest {
 }
 
 impl Client {
+    /// The trace to name in a request, if this client sends traces to the OP.
+    pub(super) fn sent_trace_parent(&self, trace_parent: Option<&TraceParent>) -> Option<TraceParent> {
+        trace_parent.filter(|_| self.0.options.send_trace_parent).cloned()
+    }
+
     /// Classifies the answer of the token endpoint.
     fn judge(&self, dialect: Dialect, sent: Sent, at: Moment) -> Polled {
         let polled = |answer, error| Polled { answer, error, at, unwanted: None };

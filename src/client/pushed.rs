@@ -59,6 +59,7 @@ impl Client {
             assertion_audience: self.assertion_audience(metadata),
             dpop: dpop_key,
             access_token: None,
+            trace_parent: None,
             timeout: self.0.options.request_timeout,
             body_limit: RESPONSE_LIMIT,
         };

@@ -295,6 +295,7 @@ impl Request {
             assertion_audience: self.assertion_audience.as_deref(),
             dpop: self.dpop_key.as_ref(),
             access_token: None,
+            trace_parent: None,
             timeout: self.timeout,
             body_limit: TOKEN_RESPONSE_LIMIT,
         };

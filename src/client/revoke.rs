@@ -179,6 +179,7 @@ impl Revocation<'_> {
             assertion_audience: self.assertion_audience,
             dpop: self.dpop_key,
             access_token: None,
+            trace_parent: None,
             timeout: self.timeout,
             body_limit: REVOCATION_RESPONSE_LIMIT,
         };

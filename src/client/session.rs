@@ -22,6 +22,7 @@ use crate::pending::Checks;
 use crate::random::SystemRandom;
 use crate::sealed::{self, Sealable};
 use crate::secret::Secret;
+use crate::trace_parent::TraceParent;
 
 /// A browser keeps at most 4,096 bytes per cookie, including name and attributes. Several concurrent sign-ins and other
 /// cookies share a header that servers limit to 8 kB.
@@ -87,6 +88,14 @@ pub(super) struct Body {
     /// The application's reference, for the poller.
     #[serde(rename = "ref", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
     pub(super) reference: Option<Secret>,
+    /// The trace that it belongs to.
+    #[serde(
+        rename = "tp",
+        deserialize_with = "TraceParent::deserialize",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(super) trace_parent: Option<TraceParent>,
     /// The application's data for the code that handles the response.
     #[serde(rename = "dat", with = "sealed::secret_bytes", default, skip_serializing_if = "sealed::no_bytes")]
     pub(super) data: Zeroizing<Vec<u8>>,
@@ -145,6 +154,12 @@ impl AuthorizationSession {
     /// What the application gave to [`session_data`](super::AuthorizationRequest::session_data) when it was started.
     pub fn data(&self) -> &[u8] {
         &self.body.data
+    }
+
+    /// The [trace](super::AuthorizationRequest::trace_parent) that the sign-in belongs to, as the value of a header
+    /// `traceparent`.
+    pub fn trace_parent(&self) -> Option<&str> {
+        self.body.trace_parent.as_ref().map(TraceParent::as_str)
     }
 
     /// Whether the browser returns with a POST from the OP's page (`form_post` or `form_post.jwt`). Its cookie then needs

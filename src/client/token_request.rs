@@ -18,6 +18,7 @@ use crate::dpop::DpopKey;
 use crate::error::Error;
 use crate::pending::PendingAuthentication;
 use crate::secret::Secret;
+use crate::trace_parent::TraceParent;
 
 /// Parameters that have a method of their own, belong to the protocol of deferral, or authenticate the client.
 const RESERVED: [&str; 18] = [
@@ -107,6 +108,7 @@ pub struct TokenRequest<'a> {
     extra: Vec<(String, String)>,
     context: Zeroizing<Vec<u8>>,
     reference: Option<Secret>,
+    trace_parent: Option<TraceParent>,
     dpop_key: Option<DpopKey>,
     idempotency_key: Option<Secret>,
     may_defer: bool,
@@ -157,6 +159,7 @@ impl Client {
             extra: Vec::new(),
             context: Zeroizing::default(),
             reference: None,
+            trace_parent: None,
             dpop_key: None,
             idempotency_key: None,
             may_defer: true,
@@ -212,6 +215,19 @@ impl TokenRequest<'_> {
     /// hash of it. It is not sent to the OP.
     pub fn reference(mut self, reference: impl Into<Secret>) -> Self {
         self.reference = Some(reference.into());
+        self
+    }
+
+    /// Continues a trace: the value of a header `traceparent` (W3C Trace Context §3.2), such as that of the span of this
+    /// request. It is kept sealed with the sign-in until its outcome, through restarts:
+    /// [`PendingAuthentication::trace_parent`](crate::PendingAuthentication::trace_parent),
+    /// [`Delivery::trace_parent`](crate::Delivery::trace_parent), and
+    /// [`PollerBuilder::continue_traces`](crate::poller::PollerBuilder::continue_traces) for the spans of this crate.
+    ///
+    /// Anything but a `traceparent` of version 00 is left out without an error. It is not sent to the OP unless the client
+    /// is [set to](super::ClientBuilder::send_trace_parent).
+    pub fn trace_parent(mut self, trace_parent: impl AsRef<str>) -> Self {
+        self.trace_parent = TraceParent::parse(trace_parent.as_ref());
         self
     }
 
@@ -318,6 +334,7 @@ impl TokenRequest<'_> {
             },
             context: self.context,
             reference: self.reference,
+            trace_parent: self.trace_parent,
             ..InitialRequest::new(client, Dialect::Ietf, form)
         })
     }

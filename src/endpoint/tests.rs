@@ -87,6 +87,7 @@ impl Op {
             assertion_audience: Some("https://op.example"),
             dpop: Some(&self.key),
             access_token: None,
+            trace_parent: None,
             timeout: Duration::from_secs(90),
             body_limit: 1_000_000,
         }

@@ -60,6 +60,7 @@ fn post(endpoints: &Endpoints, url: &Url) {
         assertion_audience: Some("https://op.example"),
         dpop: Some(&key),
         access_token: None,
+        trace_parent: None,
         timeout: DAY,
         body_limit: 1 << 20,
     };

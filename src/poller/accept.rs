@@ -4,7 +4,7 @@ use super::acceptance::{Accepted, accept};
 use super::event::Event;
 use super::handle::Poller;
 use super::job::schedule_text;
-use super::record::{Record, Stage};
+use super::record::{Attached, Record, Stage};
 use super::shared::Shared;
 use super::store_clock::StoreClock;
 use super::tenant::Tenant;
@@ -243,6 +243,8 @@ impl Poller {
         let moment = store_clock.moment(&*shared.clock);
         pending.0.schedule.move_to_clock(Moment::of(&**tenant.client.clock()), moment.wall);
         let lookups = shared.lookups(&tenant, pending.identifier().expose())?;
+        let (context, trace_parent) = (pending.0.context.clone(), pending.0.trace_parent.clone());
+        let attached = Attached { context, trace_parent };
         let process = NewProcess {
             id,
             partition: tenant.partition,
@@ -255,11 +257,7 @@ impl Poller {
             interval: pending.0.schedule.held_back(moment),
             expires_in: pending.0.schedule.expires_in(moment),
             schedule: schedule_text(&pending.0.schedule)?,
-            body: Record::new(pending.0.context.clone(), Stage::Process(pending)).seal(
-                &shared.keyring,
-                &*shared.random,
-                id,
-            )?,
+            body: Record::new(attached, Stage::Process(pending)).seal(&shared.keyring, &*shared.random, id)?,
         };
         let due_in = process.due_in;
         match shared.store.insert(process).await? {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::event::Event;
 use super::job::schedule_text;
-use super::record::{Record, Stage};
+use super::record::{Attached, Record, Stage};
 use super::shared::{COMMIT_PAUSE, LONGEST_COMMIT_PAUSE, Shared};
 use super::store_clock::StoreClock;
 use super::tenant::Tenant;
@@ -54,7 +54,10 @@ pub(super) async fn accept(
     let (sender, receiver) = oneshot::channel();
     let acceptance = Acceptance {
         id: ProcessId::mint(&*shared.random)?,
-        context: Zeroizing::new(request.context().to_vec()),
+        attached: Attached {
+            context: Zeroizing::new(request.context().to_vec()),
+            trace_parent: request.trace_parent().cloned(),
+        },
         sessions: sessions.into_iter().map(Fingerprint).collect(),
         references: request.reference().map_or_else(Vec::new, |reference| shared.references(reference.expose())),
         shared: shared.clone(),
@@ -81,7 +84,7 @@ pub(super) async fn accept(
 /// The processing of one authorization response or token request.
 struct Acceptance {
     id: ProcessId,
-    context: Zeroizing<Vec<u8>>,
+    attached: Attached,
     /// What a second response of the same session, or a repetition of the same request, is recognised by.
     sessions: Vec<Fingerprint>,
     /// What the application finds the sign-in by.
@@ -97,13 +100,15 @@ struct Acceptance {
 impl Acceptance {
     fn span(&self) -> tracing::Span {
         let client = &self.tenant.client;
-        tracing::info_span!(
+        let span = tracing::info_span!(
             "openid_deferred.exchange",
             process = %self.id,
             issuer = client.issuer(),
             client_id = client.client_id(),
             result = tracing::field::Empty,
-        )
+        );
+        self.shared.continue_trace(&span, self.attached.trace_parent.as_ref());
+        span
     }
 
     /// Records the result of the exchange, for logs and metrics.
@@ -352,7 +357,7 @@ impl Acceptance {
     }
 
     fn seal(&self, stage: Stage) -> Result<(SealedBody, Stage), Error> {
-        let record = Record::new(self.context.clone(), stage);
+        let record = Record::new(self.attached.clone(), stage);
         let body = record.seal(&self.shared.keyring, &*self.shared.random, self.id)?;
         Ok((body, record.stage))
     }

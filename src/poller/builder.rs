@@ -13,7 +13,7 @@ use super::handle::{Handle, Poller};
 use super::limits::{LimitedClient, Limits};
 use super::measure;
 use super::record::{FORMAT, Record};
-use super::shared::{Settings, Shared};
+use super::shared::{ContinueTrace, Settings, Shared};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigurationProblem, Error};
 use crate::keyring::Keyring;
@@ -41,6 +41,7 @@ pub struct PollerBuilder {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     settings: Settings,
+    continue_trace: Option<ContinueTrace>,
 }
 
 impl Poller {
@@ -70,6 +71,7 @@ impl PollerBuilder {
                 keeps_rejected: true,
                 pings: false,
             },
+            continue_trace: None,
         }
     }
 
@@ -156,6 +158,31 @@ impl PollerBuilder {
         self
     }
 
+    /// Calls this function for each new span `openid_deferred.exchange` and `openid_deferred.process` of a sign-in that
+    /// has a [trace](crate::AuthorizationRequest::trace_parent), with the value of its header `traceparent`, before the
+    /// span is entered. The function makes the span a child of the trace, or adds a link to it. It must be fast. By
+    /// default spans are not joined to traces.
+    ///
+    /// With `tracing-opentelemetry`:
+    ///
+    /// ```
+    /// # use openid_deferred::poller::PollerBuilder;
+    /// use opentelemetry::propagation::TextMapPropagator;
+    /// use opentelemetry_sdk::propagation::TraceContextPropagator;
+    /// use tracing_opentelemetry::OpenTelemetrySpanExt;
+    ///
+    /// fn with_traces(poller: PollerBuilder) -> PollerBuilder {
+    ///     poller.continue_traces(|span, trace_parent| {
+    ///         let headers = std::collections::HashMap::from([("traceparent".to_owned(), trace_parent.to_owned())]);
+    ///         let _ = span.set_parent(TraceContextPropagator::new().extract(&headers));
+    ///     })
+    /// }
+    /// ```
+    pub fn continue_traces(mut self, function: impl Fn(&tracing::Span, &str) + Send + Sync + 'static) -> Self {
+        self.continue_trace = Some(Arc::new(function));
+        self
+    }
+
     /// Sets the clock to use instead of the machine's clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -206,6 +233,7 @@ impl PollerBuilder {
             clock: self.clock,
             random: self.random,
             settings: self.settings,
+            continue_trace: self.continue_trace,
             tenants: Mutex::default(),
             troubled: Mutex::default(),
             watch: tokio::sync::Mutex::default(),

@@ -24,6 +24,7 @@ use crate::store::{
     Acknowledgement, Cancellation, ClaimedOutcome, HeldOutcome, OutcomeBatch as Claim, OutcomeClaim, Partition,
     ProcessId, StoreError,
 };
+use crate::trace_parent::TraceParent;
 
 /// The pause after a failed store operation.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -426,6 +427,7 @@ pub struct Delivery {
     provisional: bool,
     outcome: Outcome,
     context: Vec<u8>,
+    trace_parent: Option<TraceParent>,
     rejected: Option<Secret>,
     is_settled: AtomicBool,
 }
@@ -449,6 +451,7 @@ impl Delivery {
             provisional: claimed.provisional,
             outcome,
             context: record.context.to_vec(),
+            trace_parent: record.trace_parent,
             rejected: record.rejected,
             is_settled: AtomicBool::new(false),
         })
@@ -468,6 +471,12 @@ impl Delivery {
     /// for, whichever page the user returned to.
     pub fn context(&self) -> &[u8] {
         &self.context
+    }
+
+    /// The [trace](crate::AuthorizationRequest::trace_parent) that the sign-in belongs to, as the value of a header
+    /// `traceparent`, to continue it in the handling of the outcome.
+    pub fn trace_parent(&self) -> Option<&str> {
+        self.trace_parent.as_ref().map(TraceParent::as_str)
     }
 
     /// For [`Outcome::Invalid`]: the OP's response as received, for an analysis with the OP. The acknowledgement erases

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing::Instrument as _;
-use zeroize::Zeroizing;
 
 use super::circuit_breaker::GrantState;
 use super::event::{Event, ProgressText};
 use super::measure;
-use super::record::{Record, Stage};
+use super::record::{Attached, Record, Stage};
 use super::shared::Shared;
 use super::store_clock::StoreClock;
 use super::tenant::Tenant;
@@ -25,6 +24,7 @@ use crate::pending::{
 use crate::sealed;
 use crate::secret::Secret;
 use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlement, State};
+use crate::trace_parent::TraceParent;
 
 /// How long to wait for a poll after the end of its lease. With an HTTP client that respects its timeouts, no poll
 /// takes that long.
@@ -73,8 +73,14 @@ impl From<Settlement> for Report {
 impl Job {
     /// Works on the row. `None` if there is nothing to settle; then the lease expires.
     pub(super) async fn run(self) -> Option<Report> {
-        let span = self.span();
-        match self.work().instrument(span).await {
+        let worked = match Record::open(&self.shared.keyring, self.claimed.id, &self.claimed.body) {
+            Ok(record) => {
+                let span = self.span(record.trace_parent.as_ref());
+                self.work(record).instrument(span).await
+            }
+            Err(error) => Err(error),
+        };
+        match worked {
             Ok(report) => report,
             Err(error) => {
                 let consequence = "a sign-in cannot be read and is not polled by this replica";
@@ -85,9 +91,9 @@ impl Job {
     }
 
     /// The span around the work on the row.
-    fn span(&self) -> tracing::Span {
+    fn span(&self, trace_parent: Option<&TraceParent>) -> tracing::Span {
         let client = &self.tenant.client;
-        tracing::debug_span!(
+        let span = tracing::debug_span!(
             "openid_deferred.process",
             process = %self.claimed.id,
             issuer = client.issuer(),
@@ -97,7 +103,9 @@ impl Job {
             orphaned = self.claimed.orphaned,
             answer = tracing::field::Empty,
             outcome = tracing::field::Empty,
-        )
+        );
+        self.shared.continue_trace(&span, trace_parent);
+        span
     }
 
     /// Gives the row back without a request.
@@ -122,23 +130,21 @@ impl Job {
         Some(Settlement { interval, expires_in, schedule, ..self.settlement(Next::Waiting, due_in) })
     }
 
-    async fn work(&self) -> Result<Option<Report>, Error> {
-        let record = Record::open(&self.shared.keyring, self.claimed.id, &self.claimed.body)?;
-        match (self.claimed.state, record.stage) {
+    async fn work(&self, record: Record) -> Result<Option<Report>, Error> {
+        let (attached, stage) = record.into_parts();
+        match (self.claimed.state, stage) {
             // The replica that exchanged the code has died, and the code is never sent again.
-            (State::Exchanging, _) => Ok(Some(self.decided(Outcome::Unknown, record.context)?.into())),
-            (State::Answered, Stage::Process(pending)) => {
-                Ok(self.verify(pending, record.context).await?.map(Report::from))
-            }
-            (State::Waiting, Stage::Process(pending)) => self.ask(pending, record.context).await.map(Some),
+            (State::Exchanging, _) => Ok(Some(self.decided(Outcome::Unknown, attached)?.into())),
+            (State::Answered, Stage::Process(pending)) => Ok(self.verify(pending, attached).await?.map(Report::from)),
+            (State::Waiting, Stage::Process(pending)) => self.ask(pending, attached).await.map(Some),
             _ => Err(Error::new(ErrorKind::Sealed)),
         }
     }
 
-    async fn ask(&self, mut pending: PendingAuthentication, context: Zeroizing<Vec<u8>>) -> Result<Report, Error> {
+    async fn ask(&self, mut pending: PendingAuthentication, attached: Attached) -> Result<Report, Error> {
         if pending.is_answered() {
             // It was started elsewhere and already contains the response.
-            return self.answered(pending, context).map(Report::from);
+            return self.answered(pending, attached).map(Report::from);
         }
         let mut schedule: Schedule = sealed::from_json(self.claimed.schedule.as_bytes())?;
         let now = self.store_clock.moment(&*self.shared.clock);
@@ -158,20 +164,20 @@ impl Job {
             Step::Wait(wait) => return self.waiting(pending, now, wait, None).map(Report::from),
             Step::End(end) => {
                 let outcome = client::finish(&mut pending, end, None);
-                return self.decided(outcome, context).map(Report::from);
+                return self.decided(outcome, attached).map(Report::from);
             }
             Step::Ask => {}
         }
         pending.0.schedule.sending(now);
         self.tenant.measure.poll_sent(late);
-        self.poll(pending, context, untouched, grant).await
+        self.poll(pending, attached, untouched, grant).await
     }
 
     /// Sends the poll that the schedule has recorded. If it is not sent in time, the schedule becomes `untouched`.
     async fn poll(
         &self,
         mut pending: PendingAuthentication,
-        context: Zeroizing<Vec<u8>>,
+        attached: Attached,
         untouched: Schedule,
         grant: GrantState,
     ) -> Result<Report, Error> {
@@ -201,7 +207,7 @@ impl Job {
         let (answer, error, unwanted) = match polled {
             Some(Polled { answer, error, at: _, unwanted }) => (answer, error, unwanted),
             None => {
-                self.await_late_answer(poll, &pending, &context)?;
+                self.await_late_answer(poll, &pending, &attached)?;
                 (Answer::Trouble { unanswered: true, retry_after: None }, None, None)
             }
         };
@@ -212,7 +218,7 @@ impl Job {
         self.revoke(unwanted, &pending);
         // The answer came within the lease. If this machine was suspended since, it is processed late.
         let late = clock.monotonic().saturating_sub(sent_at).saturating_sub(self.lease);
-        self.apply(pending, context, answer, error, late)
+        self.apply(pending, attached, answer, error, late)
     }
 
     /// What is known of the grant when the answer to its poll has arrived. An OP may forget sign-ins that have expired or
@@ -241,10 +247,10 @@ impl Job {
         &self,
         poll: impl Future<Output = Polled> + Send + 'static,
         pending: &PendingAuthentication,
-        context: &Zeroizing<Vec<u8>>,
+        attached: &Attached,
     ) -> Result<(), Error> {
         let job = self.clone();
-        let (mut pending, context) = (pending.duplicate()?, context.clone());
+        let (mut pending, attached) = (pending.duplicate()?, attached.clone());
         let task = async move {
             let polled = tokio::select! {
                 biased;
@@ -255,7 +261,7 @@ impl Job {
             let now = job.store_clock.moment(&*job.shared.clock);
             let _ = pending.answered(polled.answer, now, job.tenant.client.pace());
             pending.received_at(polled.at.wall);
-            let Ok(settlement) = job.answered(pending, context) else { return };
+            let Ok(settlement) = job.answered(pending, attached) else { return };
             job.shared.settle(settlement).await;
             job.shared.wake(job.tenant.partition, Duration::ZERO);
         };
@@ -268,7 +274,7 @@ impl Job {
     fn apply(
         &self,
         mut pending: PendingAuthentication,
-        context: Zeroizing<Vec<u8>>,
+        attached: Attached,
         answer: Answer,
         error: Option<Error>,
         late: Duration,
@@ -284,9 +290,9 @@ impl Job {
             Standing::Succeeded => {
                 let now = self.tenant.client.clock().now();
                 pending.received_at(now.checked_sub(late).unwrap_or(now));
-                self.answered(pending, context).map(Report::from)
+                self.answered(pending, attached).map(Report::from)
             }
-            Standing::Ended(end) => self.ended(pending, context, end, response).map(Report::from),
+            Standing::Ended(end) => self.ended(pending, attached, end, response).map(Report::from),
             Standing::Open => {
                 let progressed = pending.progress() != progress.as_deref();
                 let redirected = pending.interaction_uri() != interaction.as_ref();
@@ -301,7 +307,7 @@ impl Job {
                 }));
                 self.emit_stale(pending.0.schedule.newly_stale(now));
                 let due_in = pending.0.schedule.due_in(now);
-                let body = (progressed || redirected).then_some(context);
+                let body = (progressed || redirected).then_some(attached);
                 events.push(Event::Pending { id, due_in });
                 Ok(Report { settlement: self.waiting(pending, now, due_in, body)?, events })
             }
@@ -332,7 +338,7 @@ impl Job {
     async fn verify(
         &self,
         mut pending: PendingAuthentication,
-        context: Zeroizing<Vec<u8>>,
+        attached: Attached,
     ) -> Result<Option<Settlement>, Error> {
         pending.tried(self.claimed.attempts.saturating_sub(1));
         // An invalid response is kept for analysis, because the OP gives it only once.
@@ -346,7 +352,7 @@ impl Job {
             Ok(Poll::Finished(outcome)) => {
                 let keeps = self.shared.settings.keeps_rejected && matches!(outcome, Outcome::Invalid(_));
                 let rejected = response.filter(|_| keeps);
-                self.decided_on(outcome, context, rejected).map(Some)
+                self.decided_on(outcome, attached, rejected).map(Some)
             }
             Ok(_) => Ok(None),
             Err(error) => {
@@ -364,7 +370,7 @@ impl Job {
         pending: PendingAuthentication,
         now: Moment,
         due_in: Duration,
-        context: Option<Zeroizing<Vec<u8>>>,
+        attached: Option<Attached>,
     ) -> Result<Settlement, Error> {
         let schedule = &pending.0.schedule;
         let mut settlement = Settlement {
@@ -374,43 +380,38 @@ impl Job {
             schedule: schedule_text(schedule)?,
             ..self.settlement(Next::Waiting, due_in)
         };
-        if let Some(context) = context {
-            settlement.body = Some(self.seal(Record::new(context, Stage::Process(pending)))?);
+        if let Some(attached) = attached {
+            settlement.body = Some(self.seal(Record::new(attached, Stage::Process(pending)))?);
         }
         Ok(settlement)
     }
 
     /// Stores the success response before it is verified. It applies regardless of the lease.
-    fn answered(&self, pending: PendingAuthentication, context: Zeroizing<Vec<u8>>) -> Result<Settlement, Error> {
-        let body = self.seal(Record::new(context, Stage::Process(pending)))?;
+    fn answered(&self, pending: PendingAuthentication, attached: Attached) -> Result<Settlement, Error> {
+        let body = self.seal(Record::new(attached, Stage::Process(pending)))?;
         Ok(Settlement { epoch: None, body: Some(body), ..self.settlement(Next::Answered, Duration::ZERO) })
     }
 
     fn ended(
         &self,
         mut pending: PendingAuthentication,
-        context: Zeroizing<Vec<u8>>,
+        attached: Attached,
         end: End,
         response: Option<ErrorResponse>,
     ) -> Result<Settlement, Error> {
         let outcome = client::finish(&mut pending, end, response);
-        self.decided(outcome, context)
+        self.decided(outcome, attached)
     }
 
-    fn decided(&self, outcome: Outcome, context: Zeroizing<Vec<u8>>) -> Result<Settlement, Error> {
-        self.decided_on(outcome, context, None)
+    fn decided(&self, outcome: Outcome, attached: Attached) -> Result<Settlement, Error> {
+        self.decided_on(outcome, attached, None)
     }
 
-    fn decided_on(
-        &self,
-        outcome: Outcome,
-        context: Zeroizing<Vec<u8>>,
-        rejected: Option<Secret>,
-    ) -> Result<Settlement, Error> {
+    fn decided_on(&self, outcome: Outcome, attached: Attached, rejected: Option<Secret>) -> Result<Settlement, Error> {
         self.tenant.measure.decided(&outcome);
         tracing::Span::current().record("outcome", measure::outcome_name(&outcome));
         let provisional = matches!(outcome, Outcome::Unknown | Outcome::Failed(_));
-        let body = self.seal(Record { rejected, ..Record::new(context, Stage::Outcome(outcome.into())) })?;
+        let body = self.seal(Record { rejected, ..Record::new(attached, Stage::Outcome(outcome.into())) })?;
         Ok(Settlement { body: Some(body), ..self.settlement(Next::Decided { provisional }, Duration::ZERO) })
     }
 

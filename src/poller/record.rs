@@ -11,11 +11,19 @@ use crate::random::Random;
 use crate::sealed::{self, Sealable};
 use crate::secret::Secret;
 use crate::store::{ProcessId, SealedBody};
+use crate::trace_parent::TraceParent;
 
 /// The newest format of the plaintext. Stores do not return newer formats to older releases.
 pub(super) const FORMAT: u8 = 2;
 /// The format of rows that all releases can process.
 const OLDEST_FORMAT: u8 = 1;
+
+/// What the application attached to a request. It is kept in every stage of the sign-in.
+#[derive(Clone)]
+pub(super) struct Attached {
+    pub(super) context: Zeroizing<Vec<u8>>,
+    pub(super) trace_parent: Option<TraceParent>,
+}
 
 /// The plaintext of a row's body.
 #[derive(Serialize, Deserialize)]
@@ -23,6 +31,14 @@ pub(super) struct Record {
     /// The application's context from when the user was redirected, in every stage of the sign-in.
     #[serde(rename = "ctx", with = "sealed::secret_bytes")]
     pub(super) context: Zeroizing<Vec<u8>>,
+    /// The trace that the sign-in belongs to.
+    #[serde(
+        rename = "tp",
+        deserialize_with = "TraceParent::deserialize",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(super) trace_parent: Option<TraceParent>,
     #[serde(rename = "is")]
     pub(super) stage: Stage,
     /// The OP's success response if it was invalid, kept for analysis.
@@ -59,12 +75,24 @@ impl Sealable for Record {
 }
 
 impl Record {
-    pub(super) fn new(context: Zeroizing<Vec<u8>>, mut stage: Stage) -> Self {
+    pub(super) fn new(attached: Attached, mut stage: Stage) -> Self {
+        let Attached { context, trace_parent } = attached;
         if let Stage::Process(pending) = &mut stage {
-            // The record already contains the context.
+            // The record already contains them.
             pending.0.context = Zeroizing::default();
+            pending.0.trace_parent = None;
         }
-        Self { context, stage, rejected: None }
+        Self { context, trace_parent, stage, rejected: None }
+    }
+
+    /// The parts, for work on the sign-in.
+    pub(super) fn into_parts(self) -> (Attached, Stage) {
+        let Self { context, trace_parent, mut stage, rejected: _ } = self;
+        if let Stage::Process(pending) = &mut stage {
+            // Polls may name it.
+            pending.0.trace_parent.clone_from(&trace_parent);
+        }
+        (Attached { context, trace_parent }, stage)
     }
 
     /// Seals the record for the row with this id only.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tracing::Span;
 
 use super::circuit_breaker::{BreakerChange, GrantState};
 use super::event::Event;
@@ -26,6 +27,7 @@ use crate::pending::Answer;
 use crate::random::Random;
 use crate::store::{Changed, Partition, ProcessId, Settlement, Store, StoreError};
 use crate::task::{Panicked, catch_panic};
+use crate::trace_parent::TraceParent;
 
 /// How many events a slow listener may lag behind before it misses some.
 const EVENTS: usize = 4_096;
@@ -39,6 +41,7 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     pub(super) settings: Settings,
+    pub(super) continue_trace: Option<ContinueTrace>,
     pub(super) tenants: Mutex<Tenants>,
     /// The clients whose last poll got no usable answer.
     pub(super) troubled: Mutex<BTreeSet<Partition>>,
@@ -65,6 +68,9 @@ pub(super) struct Shared {
     pub(super) longest_attempt: AtomicU64,
     pub(super) stop: watch::Sender<Option<Duration>>,
 }
+
+/// The application's function that joins a span to a trace.
+pub(super) type ContinueTrace = Arc<dyn Fn(&Span, &str) + Send + Sync>;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
@@ -182,6 +188,13 @@ impl Shared {
             let (issuer, client_id) = (tenant.client.issuer(), tenant.client.client_id());
             tracing::warn!(process = %id, issuer, client_id, code = &*code, "the OP answers with an unknown error code");
             self.emit(Event::UnknownError { id, code });
+        }
+    }
+
+    /// Lets the application join a new span to the trace of its sign-in.
+    pub(super) fn continue_trace(&self, span: &Span, trace_parent: Option<&TraceParent>) {
+        if let (Some(continue_trace), Some(trace_parent)) = (&self.continue_trace, trace_parent) {
+            continue_trace(span, trace_parent.as_str());
         }
     }
 

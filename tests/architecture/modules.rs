@@ -6,7 +6,7 @@ use crate::resolve::absolute;
 use crate::source::{File, Finding, Import, Source};
 
 /// Modules that every other module may import.
-pub const BASE: [&str; 7] = ["error", "secret", "clock", "random", "task", "text", "json"];
+pub const BASE: [&str; 8] = ["error", "secret", "clock", "random", "task", "text", "trace_parent", "json"];
 
 /// Modules without code of their own. Each gives the public types of one subject their path.
 pub const FRONT_PAGES: [&str; 8] =

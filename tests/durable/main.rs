@@ -26,3 +26,4 @@ mod refused_clients;
 mod start;
 mod store_trouble;
 mod streams;
+mod traces;

@@ -10,6 +10,16 @@ use crate::random::Random;
 use crate::transport::{HttpClient, PrivateAddresses};
 
 impl ClientBuilder {
+    /// Sends the [trace](crate::AuthorizationRequest::trace_parent) of a sign-in or token request to the OP, in the header
+    /// `traceparent` of its exchange and its polls (W3C Trace Context §3.2). By default nothing is sent.
+    ///
+    /// The OP can then continue the trace, if it shares your tracing system. The identifier of the trace lets it link all
+    /// requests of a sign-in, and whatever else has the same trace. It also holds for sign-ins that have already started.
+    pub fn send_trace_parent(mut self) -> Self {
+        self.options.send_trace_parent = true;
+        self
+    }
+
     /// Permits plain HTTP to loopback addresses and `localhost`, for development and tests, and permits them in an OP's
     /// metadata. All other connections still use HTTPS.
     pub fn allow_insecure_loopback(mut self) -> Self {
