@@ -29,6 +29,33 @@ fn a_client_registers_itself_is_used_and_deleted() {
     assert_eq!(said.lines().collect::<Vec<_>>(), expected);
 }
 
+#[test]
+fn one_trace_follows_a_user_from_the_login_to_the_outcome_across_a_restart() {
+    let said = run("opentelemetry");
+    let (before, after) = said.split_once("restarted\n").expect("it restarts");
+    let names =
+        |part: &str| part.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap().to_owned()).collect::<Vec<_>>();
+    for name in ["GET /login", "GET /callback", "openid_deferred.exchange", "openid_deferred.request"] {
+        assert!(names(before).iter().any(|found| found == name), "{name} is missing: {said}");
+    }
+    for name in ["openid_deferred.process", "openid_deferred.request", "outcome"] {
+        assert!(names(after).iter().any(|found| found == name), "{name} is missing: {said}");
+    }
+    let spans: Vec<Vec<_>> =
+        said.lines().filter(|line| *line != "restarted").map(|line| line.splitn(4, ' ').collect()).collect();
+    let login = spans.iter().find(|span| span[3] == "GET /login").unwrap();
+    for span in &spans {
+        assert_eq!(span[0], login[0], "{} has another trace: {said}", span[3]);
+        let is_child = span[2] == login[1] || span[3] == "openid_deferred.request";
+        assert!(span == login || is_child, "{} is no child of the login: {said}", span[3]);
+    }
+    let polled = spans.iter().any(|span| {
+        let parent = spans.iter().find(|parent| parent[1] == span[2]);
+        span[3] == "openid_deferred.request" && parent.is_some_and(|parent| parent[3] == "openid_deferred.process")
+    });
+    assert!(polled, "no request of a poll is in the trace: {said}");
+}
+
 /// Runs the example and returns its output. `cargo test` builds the examples beside the folder of the tests.
 fn run(example: &str) -> String {
     let mut path: PathBuf = std::env::current_exe().expect("this test has a path");
