@@ -260,7 +260,7 @@ mod tests {
     fn an_overview_is_serialized_with_names_and_whole_seconds() {
         let row = row(State::Waiting, |row| row.schedule = r#"{"hrd":120,"slow":1}"#.to_owned());
         let expected = json!({
-            "id": "AAAAAAAAAAAAAAAAAAAAAA", "client": 7, "state": "waiting", "waits_for": "claim", "stuck": null,
+            "id": "AAAAAAAAAAAAAAAAAAAAAA", "client": "7", "state": "waiting", "waits_for": "claim", "stuck": null,
             "started_at": 60_000, "expires_at": null, "due_at": 60_000, "leased_until": null, "decided_at": null,
             "attempts": 0, "last_answer_at": 120, "troubles": 0, "trouble": null, "slow_downs": 1,
             "is_answer_lost": false, "cancellation": "none", "is_provisional": false, "key_id": "00000000", "format": 1,

@@ -11,7 +11,7 @@ use crate::store::{Finding, KeyStats, PartitionStats, Store};
 /// How long a row may be overdue before it is reported: longer than the usual interval of an OP.
 const LONG_OVERDUE: Duration = Duration::from_secs(600);
 /// How long an outcome may be undelivered before it is reported.
-const LONG_UNDELIVERED: Duration = Duration::from_secs(3600);
+const LONG_UNDELIVERED: Duration = Duration::from_secs(600);
 
 /// Checks the rows of a store: whether the keyring has the keys that they need, whether this release can read them, and
 /// whether polls and deliveries keep up. Without a keyring it lists the keys that the rows need.
@@ -147,8 +147,8 @@ mod tests {
             ..PartitionStats::empty(Partition(1))
         };
         let severities = |rows| (of_polls(&[rows]).severity, of_deliveries(&[rows]).severity);
-        assert_eq!(severities(rows(599, 3_599)), (Severity::Fine, Severity::Fine));
-        assert_eq!(severities(rows(600, 3_600)), (Severity::Warning, Severity::Warning));
+        assert_eq!(severities(rows(599, 599)), (Severity::Fine, Severity::Fine));
+        assert_eq!(severities(rows(600, 600)), (Severity::Warning, Severity::Warning));
     }
 
     #[test]

@@ -50,6 +50,13 @@ impl Tenant {
         let exchanges = Arc::new(Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS)));
         let measure = Measure::of(&client);
         measure.reset(partition);
+        // The store and the tools for operators know a client by its number alone.
+        tracing::info!(
+            issuer = client.issuer(),
+            client_id = client.client_id(),
+            number = partition.0,
+            "the poller has this client"
+        );
         Self {
             client,
             partition,

@@ -19,6 +19,8 @@ use crate::store::{KeyStats, PartitionStats};
 
 /// The interval of the checks.
 pub(super) const WATCH_EVERY: Duration = Duration::from_secs(60);
+/// How many numbers of unknown clients one line of the log names.
+const LISTED_CLIENTS: usize = 16;
 /// A poll whose preparation took this long has waited for the OP's metadata.
 const LONG_PREPARATION: Duration = Duration::from_secs(1);
 /// The pause until the next count, as a multiple of the duration of the last one. A store may have to scan all rows to
@@ -182,9 +184,11 @@ impl WatchMemory {
         if causes().any(|cause| shared.is_due(cause)) {
             causes().for_each(|cause| shared.reminders().note(cause, now));
             let clients = unknown.len();
+            let numbers: Vec<_> = unknown.iter().map(|rows| rows.partition.0).take(LISTED_CLIENTS).collect();
             tracing::warn!(
                 clients,
                 processes,
+                ?numbers,
                 "the store contains sign-ins of clients that this poller does not have; add the clients"
             );
             shared.emit(Event::UnknownClient { clients, processes });

@@ -57,6 +57,15 @@ async fn a_key_is_rotated_beside_a_running_poller() {
         // The poller goes on.
         assert!(world.poller.status(ids[0]).await.unwrap().is_some());
 
+        // The references were hashed with the old key, so the new one alone does not find them.
+        let find = || place.tool(&["list", "--reference", "account 4711"]).key_file(&new_file);
+        let run = find().run();
+        assert_eq!((run.code, &*run.stdout), (1, "no sign-ins\n"));
+        assert!(run.stderr.contains(&old_id) && run.stderr.contains("--key-file"), "{}", run.stderr);
+        let run = find().key_file(&place.key_file()).run();
+        assert_eq!((run.code, &*run.stderr), (0, ""));
+        assert!(ids.iter().all(|id| run.stdout.contains(&id.to_string())), "{}", run.stdout);
+
         // With the old key alone nothing can be opened.
         let run = place.tool(&["rotate", "--json"]).key_file(&place.key_file()).run();
         assert_eq!((run.code, run.document()["unreadable"].clone()), (1, json!(3)));

@@ -14,7 +14,7 @@ async fn statistics_are_those_of_the_library() {
         world.assert_no_secrets(&run);
         let partition = world.poller.stats().await.unwrap()[0].rows.partition.0;
         let expected = json!([{
-            "partition": partition, "exchanging": 0, "waiting": 3, "answered": 0, "decided": 0, "acknowledged": 0,
+            "partition": partition.to_string(), "exchanging": 0, "waiting": 3, "answered": 0, "decided": 0, "acknowledged": 0,
             "overdue": null, "undelivered": null,
         }]);
         assert_eq!(run.json(), expected);
@@ -62,7 +62,7 @@ async fn sign_ins_are_listed_by_pages_and_filters() {
 
         let text = world.place.run(&["list", "--limit", "1"]).stdout;
         assert!(text.starts_with("ID ") && text.contains("next_poll") && text.contains("\nmore: --after "), "{text}");
-        assert_eq!(world.place.run(&["list", "--stuck"]).stdout, "no sign-ins on this page\n");
+        assert_eq!(world.place.run(&["list", "--stuck"]).stdout, "no sign-ins\n");
         for wrong in [["--older-than", "1.5h"], ["--state", "pending"], ["--after", "nonsense"], ["--client", "one"]] {
             let run = world.place.tool(&["list"]).args(&wrong).run();
             assert!(run.failed(2).contains(wrong[0]), "{}", run.stderr);

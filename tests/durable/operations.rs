@@ -194,7 +194,7 @@ async fn late_sign_ins_are_listed_by_client_and_nothing_listed_is_a_secret() {
     let row = world.store.load(id).await.unwrap().unwrap();
     assert!(!row.schedule.contains(&secret));
     let stats = serde_json::to_value(operations.stats().await.unwrap()).unwrap();
-    assert_eq!((&stats[0]["waiting"], &stats[0]["partition"]), (&1.into(), &found[0].client.0.into()));
+    assert_eq!((&stats[0]["waiting"], &stats[0]["partition"]), (&1.into(), &found[0].client.0.to_string().into()));
     let keys = serde_json::to_value(operations.keys().await.unwrap()).unwrap();
     assert_eq!((&keys[0]["bodies"], keys[0]["key_id"].as_str()), (&1.into(), Some(found[0].key_id.as_str())));
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use openid_deferred::operations::{Filter, Overview, SignIns};
-use openid_deferred::store::{Place, State};
-use openid_deferred::{Clock as _, Error, Keyring, Poller, SystemClock};
+use openid_deferred::store::{Place, Severity, State};
+use openid_deferred::{Clock as _, Error, Keyring, Poller, SystemClock, poller};
 
 use crate::Health;
 use crate::failure::Failure;
@@ -75,16 +75,18 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 
 impl List {
     pub(crate) async fn run(mut self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
+        let mut health = Health::Well;
         let page = match self.reference.take() {
             None => opened.operations().list(self.filter()).await,
             Some(reference) => {
                 let (reference, keyring) = (given(reference)?, self.keys.keyring()?);
+                health = unsearched(opened, &keyring).await?;
                 find(opened, keyring, &reference, self.filter()).await
             }
         };
         let page = page.map_err(|error| Failure::library("cannot list the sign-ins", &error))?;
         output.print(&page, || text(&page, SystemClock.now()))?;
-        Ok(Health::Well)
+        Ok(health)
     }
 
     fn filter(self) -> Filter {
@@ -119,6 +121,18 @@ fn given(reference: String) -> Result<String, Failure> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
+/// Warns of rows that cannot be searched by a reference, because their hashes were made with a key that was not given.
+async fn unsearched(opened: &Opened, keyring: &Keyring) -> Result<Health, Failure> {
+    let findings = poller::check(&*opened.store(), Some(keyring)).await;
+    let findings = findings.map_err(|error| Failure::library("cannot look for missing keys", &error))?;
+    let mut health = Health::Well;
+    for found in findings.iter().filter(|found| found.subject == "keys" && found.severity > Severity::Fine) {
+        eprintln!("warning: not all sign-ins are searched: {}; give this key with another --key-file", found.text);
+        health = Health::Unwell;
+    }
+    Ok(health)
+}
+
 /// Finds sign-ins with a poller that does not poll, because it has the keyring.
 async fn find(opened: &Opened, keyring: Keyring, reference: &str, filter: Filter) -> Result<SignIns, Error> {
     let poller = Poller::builder(opened.store(), keyring).connect().await?;
@@ -131,9 +145,10 @@ fn text(page: &SignIns, now: SystemTime) -> String {
     let headings = ["ID", "CLIENT", "STATE", "WAITS FOR", "STUCK", "AGE", "DUE", "ATTEMPTS", "LAST TROUBLE"];
     let mut rows = vec![headings.map(str::to_owned).to_vec()];
     rows.extend(page.sign_ins.iter().map(|sign_in| row(sign_in, now)));
-    let table = match page.sign_ins.is_empty() {
-        true => "no sign-ins on this page".to_owned(),
-        false => table(&rows),
+    let table = match (page.sign_ins.is_empty(), &page.next) {
+        (true, None) => "no sign-ins".to_owned(),
+        (true, Some(_)) => "no sign-ins on this page".to_owned(),
+        (false, _) => table(&rows),
     };
     match &page.next {
         Some(next) => format!("{table}\n\nmore: --after {next}"),
