@@ -7,6 +7,7 @@
 //! ```no_run
 //! use std::{collections::HashMap, sync::Arc, sync::Mutex};
 //!
+//! use axum::http::StatusCode;
 //! use axum::response::{Html, IntoResponse, Response};
 //! use axum::{Router, routing::get};
 //! use openid_deferred::axum::{BrowserSignIns, SignInCookies, SignInHooks, SignInRouter, Visit};
@@ -27,7 +28,8 @@
 //!     async fn finish(&self, id: ProcessId, _: &Visit) -> Response {
 //!         match self.0.lock().expect("no holder panics").remove(&id) {
 //!             Some(user) => format!("Welcome, {user}").into_response(),
-//!             None => "Your provider has not approved this sign-in.".into_response(),
+//!             // With a status of 400 or more, the browser keeps the sign-in.
+//!             None => (StatusCode::CONFLICT, "Your provider has not approved this sign-in.").into_response(),
 //!         }
 //!     }
 //! }
@@ -52,7 +54,10 @@
 //!     let mut outcomes = poller.outcomes();
 //!     tokio::spawn(async move {
 //!         while let Some(delivery) = outcomes.next().await {
-//!             if let Outcome::Approved(user) = delivery.outcome() {
+//!             // An approval may come after the user has cancelled.
+//!             if let Outcome::Approved(user) = delivery.outcome()
+//!                 && !user.is_after_cancellation()
+//!             {
 //!                 let subject = user.claims().subject().to_string();
 //!                 shop.0.lock().expect("no holder panics").insert(delivery.id(), subject);
 //!             }
@@ -64,7 +69,11 @@
 //! ```
 //!
 //! Serve it behind HTTPS. For development on this machine, use a redirect URI such as `http://127.0.0.1:8080/callback` and
-//! [`insecure_loopback`](SignInCookies::insecure_loopback).
+//! [`insecure_loopback`](SignInCookies::insecure_loopback), and for an OP on this machine
+//! [`allow_insecure_loopback`](crate::ClientBuilder::allow_insecure_loopback).
+//!
+//! Event streams end when [`Poller::shutdown`](crate::Poller::shutdown) begins. Call it when the server is told to stop,
+//! not after it has stopped: axum's graceful shutdown waits for open streams.
 //!
 //! # The routes
 //!
@@ -74,7 +83,7 @@
 //! | `GET` and `POST` of the redirect URI | takes the response of the OP, as a query or as `form_post` |
 //! | `GET /sign-in/{id}` | the status: as JSON, or for browsers as the [page](SignInHooks::page) |
 //! | `GET /sign-in/{id}/events` | the status after each change, as server-sent events |
-//! | `POST /sign-in/{id}/cancel` | cancels the sign-in |
+//! | `POST /sign-in/{id}/cancel` | asks the OP to cancel, if the client knows how: in the OpenID dialect by [`cancellation_endpoint`](crate::ClientBuilder::cancellation_endpoint), which no metadata has. Otherwise the sign-in waits for the OP's decision |
 //! | `POST /sign-in/{id}/finish` | lets the application sign the user in, after an outcome |
 //! | the path of [`receives_pings_at`](SignInRouter::receives_pings_at) | takes pings of the OP |
 //!

@@ -55,7 +55,7 @@ impl Changes {
     }
 
     /// Waits until the status may have changed: after an event of this replica, and at the latest after 5 s. Returns
-    /// `false` if the poller has stopped.
+    /// `false` as soon as the poller is [shut down](Poller::shutdown).
     pub async fn changed(&mut self) -> bool {
         let Self { poller, events, id } = self;
         let event = async {
@@ -69,6 +69,8 @@ impl Changes {
         };
         tokio::select! {
             biased;
+            // A server that waits for its streams before it shuts the poller down would wait for long.
+            () = poller.stopped() => false,
             goes_on = event => goes_on,
             () = poller.clock().sleep(LOOK_EVERY) => true,
         }

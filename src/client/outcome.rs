@@ -9,7 +9,8 @@ use crate::error::{ErrorResponse, Violation};
 #[derive(Debug)]
 #[must_use = "the outcome is the result of the sign-in"]
 pub enum Outcome {
-    /// The OP approved, and its answer was verified. Sign the user in.
+    /// The OP approved, and its answer was verified. Sign the user in, unless the approval
+    /// [came after a cancellation](Authentication::is_after_cancellation) and the user's decision should count.
     Approved(Authentication),
     /// The OP approved a request without a user, such as [`Grant::client_credentials`](super::Grant::client_credentials),
     /// and issued tokens.

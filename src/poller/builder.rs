@@ -248,6 +248,7 @@ impl PollerBuilder {
             committing: Mutex::default(),
             longest_attempt: AtomicU64::new(0),
             stop,
+            has_stopped: watch::Sender::new(false),
         });
         measure::describe();
         let engine = Engine::new(shared.clone(), receiver, stopped);

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::watch;
 
 use super::event::Event;
 
@@ -21,12 +22,18 @@ pub struct Events {
 struct Received {
     event: Result<Event, RecvError>,
     /// For the events after it.
-    receiver: Receiver<Event>,
+    source: Source,
+}
+
+struct Source {
+    events: Receiver<Event>,
+    /// Whether the poller has stopped. The handles of the poller may live on.
+    has_stopped: watch::Receiver<bool>,
 }
 
 impl Events {
-    pub(super) fn new(receiver: Receiver<Event>) -> Self {
-        Self { next: Some(receive(receiver)) }
+    pub(super) fn new(events: Receiver<Event>, has_stopped: watch::Receiver<bool>) -> Self {
+        Self { next: Some(receive(Source { events, has_stopped })) }
     }
 
     /// Waits for the next event. Returns `None` when the poller has stopped. Dropping the future loses no event.
@@ -35,8 +42,21 @@ impl Events {
     }
 }
 
-fn receive(mut receiver: Receiver<Event>) -> BoxFuture<'static, Received> {
-    Box::pin(async move { Received { event: receiver.recv().await, receiver } })
+fn receive(mut source: Source) -> BoxFuture<'static, Received> {
+    Box::pin(async move {
+        let event = tokio::select! {
+            biased;
+            event = source.events.recv() => event,
+            // An error means that the poller is gone.
+            _ = source.has_stopped.wait_for(|has_stopped| *has_stopped) => {
+                source.events.try_recv().map_err(|error| match error {
+                    TryRecvError::Lagged(events) => RecvError::Lagged(events),
+                    TryRecvError::Empty | TryRecvError::Closed => RecvError::Closed,
+                })
+            }
+        };
+        Received { event, source }
+    })
 }
 
 impl Stream for Events {
@@ -44,13 +64,13 @@ impl Stream for Events {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let Some(next) = &mut self.next else { return Poll::Ready(None) };
-        let Received { event, receiver } = ready!(next.as_mut().poll(context));
+        let Received { event, source } = ready!(next.as_mut().poll(context));
         let event = match event {
             Ok(event) => Some(event),
             Err(RecvError::Lagged(events)) => Some(Event::Missed { events }),
             Err(RecvError::Closed) => None,
         };
-        self.next = event.as_ref().map(|_| receive(receiver));
+        self.next = event.as_ref().map(|_| receive(source));
         Poll::Ready(event)
     }
 }
@@ -69,8 +89,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_stream_says_how_many_events_it_missed_and_ends_with_the_poller() {
-        let sender = broadcast::Sender::new(2);
-        let mut events = Events::new(sender.subscribe());
+        let (sender, has_stopped) = (broadcast::Sender::new(2), watch::Sender::new(false));
+        let mut events = Events::new(sender.subscribe(), has_stopped.subscribe());
         for clients in 1..=5 {
             sender.send(Event::UnknownClient { clients, processes: 0 }).unwrap();
         }
@@ -81,6 +101,16 @@ mod tests {
             assert!(matches!(event, Some(Event::UnknownClient { clients, .. }) if clients == expected), "{event:?}");
         }
         assert!(events.next().await.is_none());
+        assert!(events.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_gets_the_events_from_before_the_end_and_ends_although_handles_live_on() {
+        let (sender, has_stopped) = (broadcast::Sender::new(2), watch::Sender::new(false));
+        let mut events = Events::new(sender.subscribe(), has_stopped.subscribe());
+        sender.send(Event::UnknownClient { clients: 1, processes: 0 }).unwrap();
+        has_stopped.send_replace(true);
+        assert!(matches!(events.next().await, Some(Event::UnknownClient { .. })));
         assert!(events.next().await.is_none());
     }
 }

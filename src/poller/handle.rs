@@ -185,7 +185,7 @@ impl Poller {
     /// Returns a stream of the events of this replica from now on. A slow stream misses events and says how many
     /// ([`Event::Missed`](super::Event::Missed)). The poller does not run for it: it ends with the poller.
     pub fn events(&self) -> Events {
-        Events::new(self.shared().listen())
+        Events::new(self.shared().listen(), self.shared().has_stopped.subscribe())
     }
 
     /// Returns the number of sign-ins in each state, and the age of the oldest ones that are due.
@@ -243,6 +243,13 @@ impl Poller {
             // The task has no result. If it panicked, that was reported.
             let _ = task.await;
         }
+        self.shared().has_stopped.send_replace(true);
+    }
+
+    /// Returns when a shutdown begins.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as this handle.
+        let _ = self.shared().stop.subscribe().wait_for(Option::is_some).await;
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {

@@ -67,6 +67,8 @@ pub(super) struct Shared {
     /// The maximum duration of a poll of any client, in milliseconds.
     pub(super) longest_attempt: AtomicU64,
     pub(super) stop: watch::Sender<Option<Duration>>,
+    /// Whether the shutdown has ended.
+    pub(super) has_stopped: watch::Sender<bool>,
 }
 
 /// The application's function that joins a span to a trace.

@@ -292,3 +292,15 @@ async fn nothing_is_tracked_after_the_shutdown() {
     let error = world.poller.track(&pending).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Misuse(Misuse::ShutDown));
 }
+
+#[tokio::test]
+async fn events_and_changes_end_with_the_poller_although_a_handle_lives_on() {
+    let world = world().await;
+    let id = world.waiting().await;
+    let handle = world.poller.clone();
+    let (mut events, mut changes) = (handle.events(), openid_deferred::axum::Changes::of(&handle, id));
+    world.poller.shutdown(SECOND).await;
+    assert!(!changes.changed().await);
+    while events.next().await.is_some() {}
+    assert!(handle.events().next().await.is_none());
+}
