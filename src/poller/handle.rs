@@ -247,6 +247,7 @@ impl Poller {
     }
 
     /// Returns when a shutdown begins.
+    #[cfg(feature = "axum")]
     pub(crate) async fn stopped(&self) {
         // The sender lives as long as this handle.
         let _ = self.shared().stop.subscribe().wait_for(Option::is_some).await;
