@@ -81,7 +81,7 @@
 //! |---|---|
 //! | `POST /sign-in` | starts a sign-in, and redirects to the OP; the form field `return_to` is a path of this application |
 //! | `GET` and `POST` of the redirect URI | takes the response of the OP, as a query or as `form_post` |
-//! | `GET /sign-in/{id}` | the status: as JSON, or for browsers as the [page](SignInHooks::page) |
+//! | `GET /sign-in/{id}` | the status: as the [page](SignInHooks::page) if `Accept` names `text/html`, as a browser does, and otherwise as JSON |
 //! | `GET /sign-in/{id}/events` | the status after each change, as server-sent events |
 //! | `POST /sign-in/{id}/cancel` | asks the OP to cancel, if the client knows how: in the OpenID dialect by [`cancellation_endpoint`](crate::ClientBuilder::cancellation_endpoint), which no metadata has. Otherwise the sign-in waits for the OP's decision |
 //! | `POST /sign-in/{id}/finish` | lets the application sign the user in, after an outcome |

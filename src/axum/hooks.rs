@@ -62,7 +62,8 @@ pub trait SignInHooks: Send + Sync + 'static {
     /// The user asks to be signed in after an outcome, in the browser that started the sign-in. Look the outcome up in
     /// your own records by the identifier, which is that of its [`Delivery`](crate::Delivery::id). If it is an approval
     /// that was not used before, start a session of the application with a new token. After a response with a status
-    /// below 400 the browser forgets the sign-in. The default knows no outcomes and answers 404.
+    /// below 400 the browser forgets the sign-in; so answer 409 while there is no outcome, and 200 when the user has seen
+    /// a refusal. The default knows no outcomes and answers 404.
     fn finish(&self, id: ProcessId, visit: &Visit) -> impl Future<Output = Response> + Send {
         let _ = id;
         let response = page(ProblemType::NotFound.into(), &visit.parts.headers);

@@ -20,13 +20,17 @@ pub enum Outcome {
     /// Time ran out before the OP decided. The user may start again.
     Expired(Expiration),
     /// The OP ended the sign-in with `invalid_grant` or `invalid_request`, after which the draft forbids further polls.
-    /// This says nothing about the user. If it happens often, check the registration and the clock.
+    /// This says nothing about the user. If it happens often, check the registration and the clock. A [`Delivery`] of it
+    /// may be followed by one of a late [`Approved`](Self::Approved), which replaces it.
+    ///
+    /// [`Delivery`]: crate::Delivery
     Failed(ErrorResponse),
     /// The OP approved, but its answer broke a rule. Do not sign the user in. Its tokens were revoked as far as the OP
     /// allows.
     Invalid(Violation),
     /// The OP's answer, which it gives only once, may have been lost. This is neither an approval nor a denial: let the
-    /// user start again, or ask the OP by other means.
+    /// user start again, or ask the OP by other means. A [`Delivery`](crate::Delivery) of it may be followed by one of a
+    /// late [`Approved`](Self::Approved), which replaces it.
     Unknown,
     /// The application had cancelled the sign-in, and the OP ended it. A denial shortly before the cancellation looks
     /// the same.

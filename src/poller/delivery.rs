@@ -417,8 +417,11 @@ impl fmt::Debug for Outcomes {
 /// [`longest_delivery`](super::PollerBuilder::longest_delivery)). After that it is delivered again, and
 /// [`Event::DeliveryOverdue`] names it. If it is dropped without an acknowledgement, it is delivered again after 30
 /// seconds. The pause doubles each time that the same program drops it, up to an hour. If the program dies, it is
-/// delivered again when the lease expires (five minutes by default). Handle outcomes idempotently, for example by
-/// storing [`id`](Self::id) together with the result.
+/// delivered again when the lease expires (five minutes by default).
+///
+/// Handle outcomes idempotently, for example by storing [`id`](Self::id) together with the result. A repeated outcome
+/// changes nothing, with one exception: a stored [`Unknown`](Outcome::Unknown) or [`Failed`](Outcome::Failed) may be
+/// followed by a late [`Approved`](Outcome::Approved) or [`Issued`](Outcome::Issued), which replaces it.
 #[must_use = "an outcome that is not acknowledged is delivered again"]
 pub struct Delivery {
     shared: Arc<Shared>,
