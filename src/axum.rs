@@ -116,7 +116,8 @@
 //!
 //! They do not protect the rest of the application. Add `Content-Security-Policy`, `Strict-Transport-Security` and
 //! limits for the number of requests yourself. If the policy has `form-action`, allow the origin of the OP's authorization
-//! endpoint, because the form leads there, and that of its end-session endpoint if users log out. Give the browser a new session token when a user is signed in.
+//! endpoint, because the form leads there, and that of its end-session endpoint if users log out. Give the browser a new
+//! session token when a user is signed in.
 //!
 //! # The parts alone
 //!

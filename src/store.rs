@@ -236,8 +236,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Erases up to `limit` rows that are `Acknowledged` with `due_at <= now`, and returns their number.
     fn purge(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
 
-    /// Erases the bodies of up to `limit` outcomes that nobody has acknowledged `decided_for` after they were decided,
-    /// whether they are claimed or not: rows that are `Decided` with `decided_at <= now - decided_for`. They become
+    /// Erases the bodies of up to `limit` unacknowledged outcomes that were decided at least `decided_for` ago, whether
+    /// they are claimed or not: rows that are `Decided` with `decided_at <= now - decided_for`. They become
     /// [`State::Acknowledged`] with `due_at = now + keep`. Returns their identifiers.
     fn expire_outcomes(
         &self,

@@ -97,8 +97,8 @@ impl LogoutSession {
     ///
     /// # Errors
     ///
-    /// [`Misuse::SealedTooLarge`](crate::error::Misuse::SealedTooLarge) if the URI to return to is too long. Otherwise it fails only if randomness or the
-    /// cryptographic library fails.
+    /// [`Misuse::SealedTooLarge`](crate::error::Misuse::SealedTooLarge) if the URI to return to is too long. Otherwise it
+    /// fails only if randomness or the cryptographic library fails.
     pub fn seal(&self, keyring: &Keyring) -> Result<String, Error> {
         seal_for_cookie(keyring, &*self.0)
     }

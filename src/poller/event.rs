@@ -99,8 +99,8 @@ pub enum Event {
         /// How long it has been held.
         held_for: Duration,
     },
-    /// An outcome that nobody acknowledged for the time of
-    /// [`keep_outcomes`](crate::poller::PollerBuilder::keep_outcomes) was erased. Alert an operator: the consumer of
+    /// An outcome was erased, because it was not acknowledged within the time that
+    /// [`keep_outcomes`](crate::poller::PollerBuilder::keep_outcomes) sets. Alert an operator: the consumer of
     /// outcomes does not work, and this user has to sign in again.
     OutcomeExpired {
         /// The identifier of the sign-in or token request.

@@ -61,6 +61,8 @@ async fn a_secret_is_replaced_in_all_clones_of_a_client_while_the_poller_uses_on
     world.client.replace_client_secret(NEW_SECRET).unwrap();
     world.poller.resume(world.op.issuer(), CLIENT_ID).unwrap();
     let before = world.polls().len();
+    world.sleep(10 * SECOND).await;
+    assert!(!world.poller.stats().await.unwrap()[0].is_refused);
     assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
     assert!(world.polls()[before..].iter().all(|poll| poll.response_json()["error"] != "invalid_client"));
     let accepted = world.accept().await;

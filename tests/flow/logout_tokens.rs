@@ -13,7 +13,7 @@ use crate::steps::{claims_of, header_of};
 use crate::support::{CLIENT_ID, CLIENT_SECRET, DAY, REDIRECT_URI, World, seconds, world_with};
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-/// Where nobody listens.
+/// No server listens here.
 const URI: &str = "http://127.0.0.1:1/backchannel-logout";
 
 fn registered() -> TestClient {

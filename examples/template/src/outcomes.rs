@@ -89,8 +89,8 @@ impl From<&Outcome> for Ending {
 
 /// Receives outcomes until the poller is shut down, and keeps them in the application's tables.
 ///
-/// It signs nobody in: an outcome says who a person is, and not which browser they use. The browser that started the
-/// sign-in asks for it in `web.rs`.
+/// It does not sign users in, because an outcome identifies a person and not a browser. The browser that started the
+/// sign-in fetches the outcome in `web.rs`.
 pub async fn take(poller: Poller, tables: Tables) {
     let mut outcomes = poller.outcomes();
     while let Some(delivery) = outcomes.next().await {

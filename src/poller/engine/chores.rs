@@ -256,13 +256,13 @@ async fn purge(shared: Arc<Shared>) -> bool {
     match shared.store.expire_outcomes(keep, shared.settings.keep_tombstones, PURGE_BATCH).await {
         Ok(expired) => {
             for id in &expired {
-                tracing::error!(process = %id, "an outcome that nobody acknowledged was erased");
+                tracing::error!(process = %id, "an unacknowledged outcome was erased");
                 shared.emit(Event::OutcomeExpired { id: *id });
             }
             purged == PURGE_BATCH || expired.len() == PURGE_BATCH
         }
         Err(error) => {
-            shared.store_failed(error, "outcomes that nobody acknowledged are erased later");
+            shared.store_failed(error, "old unacknowledged outcomes are erased later");
             false
         }
     }

@@ -265,7 +265,7 @@ ended AS (
 erased AS (DELETE FROM @.sealed AS sealed USING ended WHERE sealed.id = ended.id)
 SELECT id FROM ended";
 
-/// Erases the bodies of outcomes that nobody has acknowledged.
+/// Erases the bodies of old unacknowledged outcomes.
 pub(super) async fn expire(
     session: &Session<'_>,
     decided_for: Duration,
