@@ -248,8 +248,10 @@ impl Store for PostgresStore {
     fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
         Box::pin(self.bounded_and_notify(|_| Changed::WORK, async move {
             let session = self.transaction().await?;
+            let began = SystemClock.monotonic();
             let insertion = work::insert(&session, &process).await?;
             session.commit().await?;
+            self.due_bounds.wrote(SystemClock.monotonic().saturating_sub(began));
             Ok(insertion)
         }))
     }
@@ -284,8 +286,10 @@ impl Store for PostgresStore {
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
         Box::pin(self.bounded_and_notify(|_| Changed::WORK, async move {
             let session = self.session().await?;
+            let began = SystemClock.monotonic();
             let pinged = work::ping(&session, &ping).await?;
             session.finish();
+            self.due_bounds.wrote(SystemClock.monotonic().saturating_sub(began));
             if matches!(pinged, Pinged::Recorded { .. }) {
                 self.announce(Changed::WORK);
             }

@@ -294,9 +294,14 @@ async fn a_ping_brings_the_outcome_at_once<B: Bank>() {
     let client = discovered(client).await;
     let poller = poller(&client).await;
     let pings = door.serve(Receiver::new(poller.clone()));
-    deferred(poller.request_authentication(counter.ask(&client, "ping")).await);
-    // The pauses have grown by then.
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    let id = deferred(poller.request_authentication(counter.ask(&client, "ping")).await);
+    // Until the pauses between polls have grown.
+    let pauses_grow = async {
+        while poller.status(id).await.unwrap().unwrap().due_in() < Some(Duration::from_secs(18)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, pauses_grow).await.expect("the next poll is later each time");
     let approved = Instant::now();
     counter.phones.answer("ping", true).await;
     let delivery = next(&poller).await;

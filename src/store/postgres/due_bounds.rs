@@ -4,12 +4,18 @@
 //! of the database is open, such as a backup, and a claim would scan all of these entries. So the store remembers for
 //! each partition a time before which nothing is due, and scans from there.
 //!
-//! **Why that hides no row.** A call either sets a due time that is not earlier than the database's clock, or does not
-//! change it. So a bound holds for every row that any replica commits within [`MARGIN`] after its call read the clock.
+//! **Why that hides no row for long.** A call either sets a due time that is not earlier than the database's clock, or
+//! does not change it. A transaction that is not committed yet may have read the clock before the scan. Three scans
+//! find its row:
+//! - Most scans start [`NEAR_MARGIN`] before the earliest due time, because most transactions commit that soon.
+//! - A far scan runs several times a second. It starts [`FAR_MARGIN`] before the earliest due time that the previous far
+//!   scan found, so it finds each row that was committed within this time.
+//! - Full scans find the remaining rows: those that were committed later, changed by hand, or sealed again with a key
+//!   that is known here. A full scan happens every second if it is fast.
+//!
+//! Far and full scans read many dead entries while an old transaction is open. The slower they are, the rarer they are.
 //! A bound that is later than the clock is ignored, because the clock was set back; the result of that scan also lowers
-//! the bound. Full scans find the remaining rows: those that were committed later, changed by hand, or sealed again
-//! with a key that is known here. A full scan happens every second if it is fast. Otherwise full scans are so rare that
-//! they take a hundredth of the time.
+//! the bound.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,8 +24,16 @@ use std::time::{Duration, SystemTime};
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::{Claim, OutcomeClaim, Partition};
 
-/// A transaction may commit this long after it has read the clock.
-const MARGIN: Duration = Duration::from_secs(2);
+/// Most transactions commit this soon after they have read the clock.
+const NEAR_MARGIN: Duration = Duration::from_millis(50);
+/// Nearly all transactions commit this soon after they have read the clock.
+const FAR_MARGIN: Duration = Duration::from_secs(2);
+/// The pause after a far scan is this many times as long as the scan took.
+const FAR_LOOK_FACTOR: u32 = 20;
+/// The minimum of that pause.
+const SHORTEST_FAR_LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// The maximum of that pause, and the pause after a far scan that failed.
+const LONGEST_FAR_LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// The pause after a full scan is this many times as long as the scan took.
 const FULL_LOOK_FACTOR: u32 = 100;
 /// The minimum of that pause.
@@ -37,8 +51,12 @@ enum Kind {
 
 #[derive(Debug, Clone, Copy)]
 struct Bound {
-    /// Nothing is due before this.
-    at: SystemTime,
+    /// Nothing is due before this, except the rows of transactions that take longer than [`NEAR_MARGIN`].
+    near: SystemTime,
+    /// The same with [`FAR_MARGIN`]. It is always before `near`.
+    far: SystemTime,
+    /// When the next far scan is due, on the monotonic clock.
+    far_look_at: Duration,
     /// When the next full scan is due, on the monotonic clock.
     full_look_at: Duration,
 }
@@ -141,6 +159,13 @@ impl DueBounds {
         }
     }
 
+    /// Notes how long an insertion or a ping took. If a scan ran meanwhile, the row may lie before the near bound.
+    pub(super) fn wrote(&self, took: Duration) {
+        if took > NEAR_MARGIN {
+            self.state().bounds.values_mut().for_each(|bound| bound.far_look_at = Duration::ZERO);
+        }
+    }
+
     /// Makes the next scans full ones. For calls that move the due times of many rows, or make rows readable.
     pub(super) fn forget(&self) {
         self.state().forget();
@@ -168,24 +193,36 @@ impl State {
     /// Returns where a scan starts.
     fn since(&mut self, kind: Kind, now: Duration) -> Option<SystemTime> {
         let bound = self.bounds.get_mut(&kind)?;
-        if now < bound.full_look_at {
-            return Some(bound.at);
+        // If a far or full scan takes too long and fails, other claims continue with the nearer bound.
+        if now >= bound.full_look_at {
+            bound.full_look_at = now.saturating_add(LONGEST_FULL_LOOK_PAUSE);
+            return None;
         }
-        // If the full scan takes too long and fails, other claims continue with the bound.
-        bound.full_look_at = now.saturating_add(LONGEST_FULL_LOOK_PAUSE);
-        None
+        if now >= bound.far_look_at {
+            bound.far_look_at = now.saturating_add(LONGEST_FAR_LOOK_PAUSE);
+            return Some(bound.far);
+        }
+        Some(bound.near)
     }
 
     fn learn<T>(&mut self, kind: Kind, found: &Found<T>, since: Option<SystemTime>, earliest: Option<SystemTime>) {
-        let Some(at) = earliest.unwrap_or(found.now).min(found.now).checked_sub(MARGIN) else { return };
+        let at = earliest.unwrap_or(found.now).min(found.now);
+        let (Some(near), Some(far)) = (at.checked_sub(NEAR_MARGIN), at.checked_sub(FAR_MARGIN)) else { return };
+        let next = |factor, shortest, longest| {
+            let pause = found.took.saturating_mul(factor).clamp(shortest, longest);
+            found.look.began.saturating_add(found.took).saturating_add(pause)
+        };
+        let far_look_at = next(FAR_LOOK_FACTOR, SHORTEST_FAR_LOOK_PAUSE, LONGEST_FAR_LOOK_PAUSE);
         match (since, self.bounds.get_mut(&kind)) {
             (None, _) => {
-                let pause = found.took.saturating_mul(FULL_LOOK_FACTOR);
-                let pause = pause.clamp(SHORTEST_FULL_LOOK_PAUSE, LONGEST_FULL_LOOK_PAUSE);
-                let full_look_at = found.look.began.saturating_add(found.took).saturating_add(pause);
-                self.bounds.insert(kind, Bound { at, full_look_at });
+                let full_look_at = next(FULL_LOOK_FACTOR, SHORTEST_FULL_LOOK_PAUSE, LONGEST_FULL_LOOK_PAUSE);
+                self.bounds.insert(kind, Bound { near, far, far_look_at, full_look_at });
             }
-            (Some(_), Some(bound)) => bound.at = at,
+            // It scanned everything from the far bound on.
+            (Some(since), Some(bound)) if since <= bound.far => {
+                (bound.near, bound.far, bound.far_look_at) = (near, far, far_look_at);
+            }
+            (Some(_), Some(bound)) => (bound.near, bound.far) = (near, bound.far.min(far)),
             (Some(_), None) => {}
         }
     }
@@ -218,19 +255,50 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_lies_before_what_is_there_and_before_what_may_still_be_committed() {
+    fn most_scans_start_just_before_the_earliest_row_and_the_clock() {
         let bounds = DueBounds::default();
         assert_eq!(bounds.look(&claim()).since.polls, [None]);
-        assert_eq!(after_look(&bounds, None, 500), Some(at(498)));
-        assert_eq!(after_look(&bounds, Some(2_000), 500), Some(at(498)));
-        assert_eq!(after_look(&bounds, Some(450), 500), Some(at(448)), "the bound follows an earlier row");
+        assert_eq!(after_look(&bounds, None, 500), Some(at(500) - NEAR_MARGIN));
+        assert_eq!(after_look(&bounds, Some(2_000), 500), Some(at(500) - NEAR_MARGIN));
+        assert_eq!(
+            after_look(&bounds, Some(450), 500),
+            Some(at(450) - NEAR_MARGIN),
+            "the bound follows an earlier row"
+        );
+    }
+
+    #[test]
+    fn a_far_scan_starts_before_what_was_committed_since_the_previous_one() {
+        let bounds = DueBounds::default();
+        after_look(&bounds, None, 500);
+        let kind = Kind::Polls(Partition(1));
+        // Near scans go on, and the far bound stays.
+        assert_eq!(after_look(&bounds, None, 510), Some(at(510) - NEAR_MARGIN));
+        let far_look_at = bounds.state().bounds[&kind].far_look_at;
+        assert_eq!(bounds.state().since(kind, far_look_at), Some(at(500) - FAR_MARGIN));
+        assert_eq!(bounds.state().since(kind, far_look_at), Some(at(510) - NEAR_MARGIN), "other claims scan less");
+        let far = Times { polls: vec![Some(at(500) - FAR_MARGIN)], verifications: vec![None] };
+        bounds.learn(&claim(), &found(Look { since: far, ..bounds.look(&claim()) }, None, 520));
+        assert_eq!(bounds.state().bounds[&kind].far, at(520) - FAR_MARGIN);
+    }
+
+    #[test]
+    fn a_slow_insertion_or_ping_makes_the_next_scan_a_far_one() {
+        let bounds = DueBounds::default();
+        after_look(&bounds, None, 500);
+        bounds.wrote(NEAR_MARGIN);
+        assert_eq!(bounds.look(&claim()).since.polls, [Some(at(500) - NEAR_MARGIN)]);
+        bounds.wrote(NEAR_MARGIN * 2);
+        assert_eq!(bounds.look(&claim()).since.polls, [Some(at(500) - FAR_MARGIN)]);
+        assert_eq!(bounds.look(&claim()).since.polls, [Some(at(500) - NEAR_MARGIN)]);
     }
 
     #[test]
     fn a_bound_follows_a_clock_that_is_set_back_and_counts_for_the_same_keys_alone() {
         let bounds = DueBounds::default();
-        assert_eq!(after_look(&bounds, None, 500), Some(at(498)));
-        assert_eq!(after_look(&bounds, None, 100), Some(at(98)));
+        assert_eq!(after_look(&bounds, None, 500), Some(at(500) - NEAR_MARGIN));
+        assert_eq!(after_look(&bounds, None, 100), Some(at(100) - NEAR_MARGIN));
+        assert_eq!(bounds.state().bounds[&Kind::Polls(Partition(1))].far, at(100) - FAR_MARGIN);
         assert_eq!(bounds.look(&Claim { keys: vec![[2; 4]], ..claim() }).since.polls, [None]);
         assert_eq!(bounds.look(&claim()).since.polls, [None]);
     }
@@ -242,7 +310,7 @@ mod tests {
         bounds.forget();
         bounds.learn(&claim(), &found(look, None, 501));
         assert_eq!(bounds.look(&claim()).since.polls, [None]);
-        assert_eq!(after_look(&bounds, None, 500), Some(at(498)));
+        assert_eq!(after_look(&bounds, None, 500), Some(at(500) - NEAR_MARGIN));
     }
 
     #[test]
@@ -255,7 +323,8 @@ mod tests {
         let pause = next.saturating_sub(SystemClock.monotonic());
         assert!(pause > Duration::from_secs(50) && pause <= Duration::from_secs(101), "{pause:?}");
         assert_eq!(bounds.state().since(kind, next), None);
-        assert_eq!(bounds.state().since(kind, next), Some(at(498)), "other claims do not scan everything too");
+        let far = Some(at(500) - FAR_MARGIN);
+        assert_eq!(bounds.state().since(kind, next), far, "other claims do not scan everything too");
         assert_eq!(full_look_at(), next + LONGEST_FULL_LOOK_PAUSE);
     }
 }

@@ -130,13 +130,12 @@ fn a_sign_in_survives_restarts() {
         let (url, session) = durable.client.authorize().context("user 1").start().await.unwrap();
         let back = server.visit(url).await;
         let signed_in = poller.authorization_response(&back, session).await.unwrap();
-        assert!(matches!(signed_in, AcceptedSignIn::Deferred(_)), "{signed_in:?}");
+        let AcceptedSignIn::Deferred(id) = signed_in else { panic!("{signed_in:?}") };
         server.polled(1).await;
         poller.shutdown(PATIENCE).await;
         let poller = durable.start().await;
         server.polled(2).await;
-        // The answer is on its way into the store.
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        slowed_down(&poller, id).await;
         drop(poller);
         durable
     });
@@ -152,6 +151,16 @@ fn a_sign_in_survives_restarts() {
     });
     assert_eq!(server.answers(), ["authorization_pending", "slow_down", "success"]);
     server.is_satisfied();
+}
+
+/// Waits until the store has the answer `slow_down`, which adds five seconds to the interval (RFC 8628 §3.5).
+async fn slowed_down(poller: &Poller, id: ProcessId) {
+    let stored = async {
+        while poller.status(id).await.unwrap().unwrap().due_in() < Some(std::time::Duration::from_secs(5)) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, stored).await.expect("the next poll is later");
 }
 
 /// Waits until the status has a page for the user, or none.
