@@ -28,7 +28,6 @@
 //! | event | what to do |
 //! |---|---|
 //! | [`ClientRefused`](Event::ClientRefused) | correct the client's credentials or registration, then call [`resume`](crate::Poller::resume); its sign-ins stay pending |
-//! | [`Paused`](Event::Paused) | nothing, unless it lasts: the OP requested the pause with `Retry-After` |
 //! | [`Panicked`](Event::Panicked) | fix what the panic message names; nothing is lost |
 //! | [`StoreFailed`](Event::StoreFailed) | restore the database; nothing is lost |
 //! | [`DeliveryOverdue`](Event::DeliveryOverdue) | check the consumer of outcomes: it hangs, or takes very long |
@@ -41,6 +40,9 @@
 //! | [`Unreadable`](Event::Unreadable) | add the key that sealed the row to the keyring, or deploy the release that wrote it |
 //! | [`UnknownError`](Event::UnknownError) | ask the OP what it means |
 //! | [`Stale`](Event::Stale) | ask the OP about the sign-in, or [forget](crate::Poller::forget) it |
+//!
+//! [`Paused`](Event::Paused) is logged as a warning too, but needs no action unless it lasts: the OP requested the pause
+//! with `Retry-After`.
 //!
 //! Two numbers in [`Poller::stats`](crate::Poller::stats) show whether all is well. The age of a client's oldest
 //! overdue row shows whether polling keeps up. The age of its oldest unacknowledged outcome shows whether the

@@ -4,7 +4,9 @@ use super::authentication::Authentication;
 use super::issued_tokens::IssuedTokens;
 use crate::error::{ErrorResponse, Violation};
 
-/// How a sign-in or a token request ended. There is exactly one outcome, and polling has stopped.
+/// How a sign-in or a token request ended. Polling has stopped. With a
+/// [`Poller`](crate::Poller), a late success of the OP can replace [`Unknown`](Self::Unknown) and
+/// [`Failed`](Self::Failed), and no other outcome.
 #[non_exhaustive]
 #[derive(Debug)]
 #[must_use = "the outcome is the result of the sign-in"]
@@ -21,7 +23,8 @@ pub enum Outcome {
     Expired(Expiration),
     /// The OP ended the sign-in with `invalid_grant` or `invalid_request`, after which the draft forbids further polls.
     /// This says nothing about the user. If it happens often, check the registration and the clock. A [`Delivery`] of it
-    /// may be followed by one of a late [`Approved`](Self::Approved), which replaces it.
+    /// may be followed by one of a late success, which replaces it: [`Approved`](Self::Approved),
+    /// [`Issued`](Self::Issued), or [`Invalid`](Self::Invalid) if it breaks a rule.
     ///
     /// [`Delivery`]: crate::Delivery
     Failed(ErrorResponse),
@@ -30,7 +33,8 @@ pub enum Outcome {
     Invalid(Violation),
     /// The OP's answer, which it gives only once, may have been lost. This is neither an approval nor a denial: let the
     /// user start again, or ask the OP by other means. A [`Delivery`](crate::Delivery) of it may be followed by one of a
-    /// late [`Approved`](Self::Approved), which replaces it.
+    /// late success, which replaces it: [`Approved`](Self::Approved), [`Issued`](Self::Issued), or
+    /// [`Invalid`](Self::Invalid) if it breaks a rule.
     Unknown,
     /// The application had cancelled the sign-in, and the OP ended it. A denial shortly before the cancellation looks
     /// the same.
@@ -85,8 +89,9 @@ pub struct Expiration {
 }
 
 impl Expiration {
-    /// Whether the OP confirmed it (`expired_token`). Otherwise the OP's `expires_in` and one more minute have passed
-    /// without a decision.
+    /// Whether the OP confirmed it (`expired_token`). Otherwise the client ended the sign-in, because the OP had not
+    /// decided within its `expires_in` and a minute, or within two intervals and a minute after its last answer, or
+    /// because [`give_up_after`](super::ClientBuilder::give_up_after) had passed without a usable answer.
     pub fn is_confirmed(self) -> bool {
         self.confirmed
     }

@@ -421,7 +421,8 @@ impl fmt::Debug for Outcomes {
 ///
 /// Handle outcomes idempotently, for example by storing [`id`](Self::id) together with the result. A repeated outcome
 /// changes nothing, with one exception: a stored [`Unknown`](Outcome::Unknown) or [`Failed`](Outcome::Failed) may be
-/// followed by a late [`Approved`](Outcome::Approved) or [`Issued`](Outcome::Issued), which replaces it.
+/// followed by a late success, which replaces it: [`Approved`](Outcome::Approved), [`Issued`](Outcome::Issued), or
+/// [`Invalid`](Outcome::Invalid) if it breaks a rule.
 #[must_use = "an outcome that is not acknowledged is delivered again"]
 pub struct Delivery {
     shared: Arc<Shared>,

@@ -8,7 +8,7 @@ use futures_core::future::BoxFuture;
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClock};
 use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
-use openid_deferred::{Clock as _, Outcome, PendingAuthentication, SignIn};
+use openid_deferred::{Clock as _, Delivery, Outcome, PendingAuthentication, SignIn};
 
 use crate::support::{HOUR, SECOND, World, client_of, poller_of, provider, world, world_of};
 
@@ -104,6 +104,31 @@ async fn a_success_that_is_read_after_a_suspend_is_judged_by_when_it_came() {
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
     assert_eq!(world.polls().len(), 1);
+}
+
+/// A delivered `Unknown` that is not acknowledged, and the delivery that follows when the success arrives this late.
+async fn unknown_and_its_replacement(late: Duration) -> [Delivery; 2] {
+    let world = world_behind_a_network_that_holds_an_answer_for(LEASE + late).await;
+    world.waiting().await;
+    let unknown = world.outcome().await;
+    assert!(matches!(unknown.outcome(), Outcome::Unknown), "{unknown:?}");
+    let replacement = world.outcome().await;
+    assert_eq!(replacement.id(), unknown.id());
+    [unknown, replacement]
+}
+
+#[tokio::test]
+async fn a_late_success_replaces_an_unknown_outcome_that_was_not_acknowledged() {
+    let [unknown, replacement] = unknown_and_its_replacement(60 * SECOND).await;
+    assert!(matches!(replacement.outcome(), Outcome::Approved(_)), "{replacement:?}");
+    unknown.acknowledge().await.unwrap();
+    replacement.acknowledge().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_late_success_whose_id_token_has_expired_replaces_an_unknown_outcome_as_invalid() {
+    let [_unknown, replacement] = unknown_and_its_replacement(500 * SECOND).await;
+    assert!(matches!(replacement.outcome(), Outcome::Invalid(_)), "{replacement:?}");
 }
 
 #[tokio::test]
