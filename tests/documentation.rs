@@ -142,8 +142,11 @@ fn every_item_that_is_named_stands_in_the_file_it_links_to() {
     let named: Vec<_> = code_links().into_iter().filter(|link| !link.names_a_test).collect();
     for link in &named {
         let source = read(&link.file);
-        let item = link.name.rsplit("::").next().expect("a split has a last part");
-        assert!(has_item(&source, item), "{}: {} has no item `{}`", link.place, link.file, link.name);
+        let is_there = match link.name.rsplit_once("::") {
+            None => has_item(&source, &link.name),
+            Some((path, item)) => has_item(&of_type(&source, path.rsplit("::").next().unwrap_or(path)), item),
+        };
+        assert!(is_there, "{}: {} has no item `{}`", link.place, link.file, link.name);
     }
     let different: BTreeSet<_> = named.iter().map(|link| (&link.file, &link.name)).collect();
     assert!(different.len() >= 200, "only {} items are named", different.len());
@@ -302,20 +305,26 @@ fn the_rules_that_are_named_are_those_that_exist() {
 
 #[test]
 fn the_settings_that_are_named_are_those_that_exist() {
-    let files = rust_files("src/client").into_iter().filter(|file| file.starts_with("src/client/builder"));
-    let source: String = files.map(|file| read(&file)).collect();
-    let public = ["    pub fn ", "    pub async fn "];
-    let declared = source.lines().filter_map(|line| public.iter().find_map(|start| line.strip_prefix(start)));
-    let declared: BTreeSet<_> = declared.map(identifier).collect();
-    let listed = paths(&read("docs/specification/settings.md"), "ClientBuilder::");
-    assert!(declared.len() >= 25, "only {} settings were found", declared.len());
-    let missing: Vec<_> = declared.difference(&listed).collect();
-    assert!(missing.is_empty(), "give these settings a row in docs/specification/settings.md: {missing:?}");
-    let unknown: Vec<_> = listed.difference(&declared).collect();
-    assert!(unknown.is_empty(), "docs/specification/settings.md names settings that do not exist: {unknown:?}");
-    for page in specification() {
-        for named in paths(&page.text, "ClientBuilder::") {
-            assert!(has_item(&source, &named), "{}: there is no `ClientBuilder::{named}`", page.file);
+    for (builder, folder, at_least) in [("ClientBuilder", "src/client", 25), ("PollerBuilder", "src/poller", 12)] {
+        let path = format!("{builder}::");
+        let files = rust_files(folder).into_iter().filter(|file| file.starts_with(&format!("{folder}/builder")));
+        let source: String = files.map(|file| of_type(&read(&file), builder)).collect();
+        let public = ["    pub fn ", "    pub async fn "];
+        let declared = source.lines().filter_map(|line| public.iter().find_map(|start| line.strip_prefix(start)));
+        let declared: BTreeSet<_> = declared.map(identifier).collect();
+        let listed = paths(&read("docs/specification/settings.md"), &path);
+        assert!(declared.len() >= at_least, "only {} settings were found", declared.len());
+        let missing: Vec<_> = declared.difference(&listed).collect();
+        assert!(
+            missing.is_empty(),
+            "give these settings of {builder} a row in docs/specification/settings.md: {missing:?}"
+        );
+        let unknown: Vec<_> = listed.difference(&declared).collect();
+        assert!(unknown.is_empty(), "docs/specification/settings.md names settings that do not exist: {unknown:?}");
+        for page in specification() {
+            for named in paths(&page.text, &path) {
+                assert!(has_item(&source, &named), "{}: there is no `{builder}::{named}`", page.file);
+            }
         }
     }
 }
@@ -611,6 +620,34 @@ fn has_item(source: &str, name: &str) -> bool {
         });
         declared || is_variant
     })
+}
+
+/// The bodies of the declarations and `impl` blocks of a type or trait.
+fn of_type(source: &str, name: &str) -> String {
+    let (mut bodies, mut is_inside) = (String::new(), false);
+    for line in source.lines() {
+        if is_inside {
+            bodies += line;
+            bodies.push('\n');
+            is_inside = !line.starts_with('}');
+        } else {
+            is_inside = is_about(line, name) && !line.ends_with([';', '}']);
+        }
+    }
+    bodies
+}
+
+/// Whether a declaration or an `impl` block of this type begins with this line.
+fn is_about(line: &str, name: &str) -> bool {
+    if line.starts_with([' ', '/']) {
+        return false;
+    }
+    let declares = |keyword: &str| line.split_once(keyword).is_some_and(|(_, rest)| identifier(rest) == name);
+    let implements = line.starts_with("impl") && {
+        let implementor = line.rsplit(" for ").next().unwrap_or(line);
+        implementor.split(|character| !is_part_of_identifier(character)).any(|word| word == name)
+    };
+    implements || ["struct ", "enum ", "trait "].into_iter().any(declares)
 }
 
 /// The definitions `[label]: target` at the end of a page.
