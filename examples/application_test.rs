@@ -61,13 +61,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_comes_aboard_after_two_weeks_and_an_outage() {
+    async fn a_user_is_signed_in_after_two_weeks_and_an_outage() {
         let outage = Fault::status(Endpoint::Poll, 502).skip(10).times(24);
         assert_eq!(signs_in(DecisionPolicy::after(2 * WEEK), Some(outage)).await, "welcome, Jane Doe");
     }
 
     #[tokio::test]
-    async fn a_refusal_is_told_apart_from_a_lost_answer_and_from_time_running_out() {
+    async fn a_denial_a_lost_answer_and_an_expiration_are_different_outcomes() {
         let refused = signs_in(DecisionPolicy::after(WEEK).deny(), None).await;
         assert_eq!(refused, "refused: the identity could not be attested");
         let lost = Fault::reset(Endpoint::Poll).after_success();

@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_object_is_read_as_it_stands() {
+    fn an_ordinary_object_is_read_unchanged() {
         let json = r#"{"a":null,"b":[true,-1,2.5,-1.5e30,"x",{"a":18446744073709551616}],"c":{"a":1}}"#;
         let object = parse(json);
         assert_eq!(Value::Object(object.members().clone()), serde_json::from_str::<Value>(json).unwrap());
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_nested_too_deep_is_refused_and_costs_no_stack() {
+    fn json_that_is_nested_too_deep_is_refused_without_a_stack_overflow() {
         let nested = |depth: usize| {
             let (open, close) = ("[".repeat(depth), "]".repeat(depth));
             Object::parse(format!(r#"{{"b":{{"a":1,"a":2}},"a":{open}{close}}}"#).as_bytes())
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn members_that_are_repeated_with_equal_values_are_one_at_any_depth() {
+    fn members_repeated_with_equal_values_are_accepted_at_any_depth() {
         for json in [
             r#"{"a":1,"a":1}"#,
             r#"{"a":1,"\u0061":1}"#,
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_with_more_contradictions_than_are_kept_contradicts_itself_everywhere() {
+    fn a_document_with_too_many_contradictions_counts_as_contradictory_everywhere() {
         let pair = |number: usize| format!(r#""m{number}":1,"m{number}":2"#);
         let document = |pairs: usize| format!("{{{}}}", (0..pairs).map(pair).collect::<Vec<_>>().join(","));
         assert!(parse(&document(PLACES - 1)).needing(&["x"]).is_ok());
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_held_is_substituted_and_named_where_it_is_needed() {
+    fn unrepresentable_values_are_substituted_and_named_if_they_are_needed() {
         for (json, unclear) in [
             (r#"{"a":"\ud83d","x":0}"#, &["a"][..]),
             (r#"{"a":1e400,"x":0}"#, &["a"]),
@@ -528,14 +528,14 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_only_looks_repeated_with_equal_values_contradicts_itself() {
+    fn values_that_are_equal_only_after_substitution_are_contradictory() {
         for json in [r#"{"a":"\ud83d","a":"\ufffd"}"#, r#"{"a":1e400,"a":null}"#] {
             assert_eq!(parse(json).needing(&["a"]), Err(Flaw::Repeated("a")), "{json}");
         }
     }
 
     #[test]
-    fn every_value_of_a_repeated_member_can_be_looked_at() {
+    fn every_value_of_a_repeated_member_can_be_read() {
         let object = parse(r#"{"a":1,"b":0,"a":2,"a":2,"a":3}"#);
         assert_eq!(object.values("a").collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(object.values("b").count(), 1);
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_read_with_its_byte_order_mark_and_errors_say_what_is_wrong() {
+    fn a_byte_order_mark_is_accepted_and_errors_name_their_position() {
         let read = |body: &str| Object::read(body.as_bytes(), Document::KeySet, &["keys"]);
         assert!(read("\u{feff}{\"keys\":[]}").is_ok());
         let violation = read("{\n\"keys\": x}").unwrap_err();

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_with_an_identifier_in_it_is_no_callback() {
+    fn an_array_with_an_identifier_is_not_a_callback() {
         for body in [r#" {"deferred_auth_id":"a"}"#, "\u{feff}{\"deferred_auth_id\":\"a\",\"deferred_auth_id\":\"a\"}"]
         {
             assert_eq!(Callback::read(body.as_bytes()).unwrap().identifier, "a");

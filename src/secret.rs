@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_has_what_was_written_however_often_it_grew() {
+    fn a_buffer_keeps_its_content_when_it_grows() {
         let mut buffer = SecretBuffer::with_capacity(3);
         let pieces: Vec<Vec<u8>> = (0..40).map(|length| vec![length; length.into()]).collect();
         pieces.iter().for_each(|piece| buffer.extend(piece));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_compare_by_their_text() {
+    fn secrets_are_compared_by_their_text() {
         assert_eq!(Secret::new("a"), Secret::from("a"));
         assert_ne!(Secret::new("a"), Secret::new("b"));
         assert_ne!(Secret::new("a"), Secret::new("ab"));

@@ -39,20 +39,20 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_text_of_any_language_stays() {
+    fn ordinary_text_of_any_language_is_kept() {
         for text in ["Schritt 2 von 3: Prüfung läuft", "確認中です", "3 من 5"] {
             assert_eq!(untrusted(text).unwrap(), text);
         }
     }
 
     #[test]
-    fn a_text_of_nothing_but_hidden_characters_is_no_text() {
+    fn a_text_of_hidden_characters_counts_as_absent() {
         assert_eq!(untrusted(" \u{200b}\n "), None);
         assert_eq!(untrusted(""), None);
     }
 
     #[test]
-    fn length_is_counted_in_characters_and_cut() {
+    fn a_long_text_is_truncated_by_characters() {
         assert_eq!(untrusted(&"ü".repeat(5_000)).unwrap().chars().count(), 1_000);
     }
 }

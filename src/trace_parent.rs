@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_dropped() {
+    fn other_trace_parents_are_dropped() {
         let others = [
             String::new(),
             VALID.to_uppercase(),

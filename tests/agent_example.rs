@@ -89,7 +89,7 @@ fn an_agent_that_is_killed_while_it_pays_repeats_the_payment_with_the_same_key()
 }
 
 #[test]
-fn an_agent_that_is_killed_while_it_asks_asks_again() {
+fn an_agent_that_is_killed_during_its_request_repeats_it() {
     let world = World::new();
     world.op.misbehave(Fault::stall(Endpoint::ClientCredentials));
     let agent = world.start(&["INV-5=950"]);

@@ -12,7 +12,7 @@ fn run(argument: &str) -> String {
 }
 
 #[test]
-fn a_teller_learns_what_the_customer_decides_on_the_phone() {
+fn a_teller_sees_the_customers_decision() {
     for (argument, last) in [
         ("--approve", "teller: change of address, account 12345678: confirmed by Jane Doe"),
         ("--deny", "teller: change of address, account 12345678: the customer refused"),

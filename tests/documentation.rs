@@ -84,7 +84,7 @@ const SECTIONS: [&str; 51] = [
 ];
 
 #[test]
-fn every_section_of_both_texts_has_its_place() {
+fn every_section_of_both_specifications_is_documented() {
     let pages: String = specification().into_iter().map(|page| page.text).collect();
     let headings = headings(&pages);
     let one_line = pages.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -95,7 +95,7 @@ fn every_section_of_both_texts_has_its_place() {
 }
 
 #[test]
-fn every_section_of_the_ietf_draft_has_its_place_and_no_other_is_cited() {
+fn every_section_of_the_ietf_draft_is_documented_and_no_other_is_cited() {
     let headings = headings(&read(IETF));
     for section in IETF_SECTIONS {
         assert!(headings.iter().any(|heading| heading == section), "{section} is not on {IETF}");
@@ -126,7 +126,7 @@ fn the_index_links_to_every_page_of_the_specification() {
 }
 
 #[test]
-fn every_test_that_is_named_is_a_test_of_the_file_it_links_to() {
+fn every_named_test_is_in_the_linked_file() {
     let named: Vec<_> = code_links().into_iter().filter(|link| link.names_a_test).collect();
     for link in &named {
         let source = read(&link.file);
@@ -138,7 +138,7 @@ fn every_test_that_is_named_is_a_test_of_the_file_it_links_to() {
 }
 
 #[test]
-fn every_item_that_is_named_stands_in_the_file_it_links_to() {
+fn every_named_item_is_in_the_linked_file() {
     let named: Vec<_> = code_links().into_iter().filter(|link| !link.names_a_test).collect();
     for link in &named {
         let source = read(&link.file);
@@ -153,7 +153,7 @@ fn every_item_that_is_named_stands_in_the_file_it_links_to() {
 }
 
 #[test]
-fn every_duty_has_a_test_or_says_that_it_is_not_implemented() {
+fn every_requirement_has_a_test_or_is_marked_as_not_implemented() {
     let mut count = 0;
     for page in specification() {
         for (line, cells) in test_rows(&page) {
@@ -188,7 +188,7 @@ fn every_open_question_has_a_test() {
 }
 
 #[test]
-fn every_link_to_code_leads_somewhere() {
+fn every_link_to_code_has_a_target() {
     let mut files = BTreeSet::new();
     for Page { file, text } in specification() {
         for (label, target) in definitions(&text) {
@@ -213,7 +213,7 @@ fn every_link_to_code_leads_somewhere() {
 }
 
 #[test]
-fn every_link_of_the_readme_and_the_pages_leads_somewhere() {
+fn every_link_of_the_readme_and_the_pages_has_a_target() {
     let mut pages = markdown_files("docs");
     pages.extend(
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "RELEASING.md"]
@@ -285,7 +285,7 @@ fn every_anchor_is_unique() {
 }
 
 #[test]
-fn the_rules_that_are_named_are_those_that_exist() {
+fn the_documented_rules_are_the_existing_ones() {
     let source = read("src/error/rule.rs");
     let declared = source.lines().filter_map(|line| {
         let (rule, rest) = line.strip_prefix("    ")?.split_once(" = \"")?;
@@ -304,7 +304,7 @@ fn the_rules_that_are_named_are_those_that_exist() {
 }
 
 #[test]
-fn the_settings_that_are_named_are_those_that_exist() {
+fn the_documented_settings_are_the_existing_ones() {
     for (builder, folder, at_least) in [("ClientBuilder", "src/client", 25), ("PollerBuilder", "src/poller", 12)] {
         let path = format!("{builder}::");
         let files = rust_files(folder).into_iter().filter(|file| file.starts_with(&format!("{folder}/builder")));
@@ -376,7 +376,7 @@ const NO_LIMITS: [&str; 42] = [
 ];
 
 #[test]
-fn every_limit_is_in_the_table_with_the_value_that_the_code_has() {
+fn every_limit_is_in_the_table_with_the_value_of_the_code() {
     let mut listed = BTreeSet::new();
     for (number, line) in numbered(&read("docs/limits.md")) {
         let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
@@ -479,7 +479,7 @@ fn quantities(text: &str) -> Vec<u64> {
 }
 
 #[test]
-fn every_dependency_has_a_reason_in_the_section_where_it_belongs() {
+fn every_dependency_has_a_reason_in_its_section() {
     let manifest = read("Cargo.toml");
     let mut declared: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut table = "";
@@ -742,7 +742,7 @@ fn root() -> &'static Path {
 
 /// Checks the statements of `docs/interoperability.md` about its tests.
 #[test]
-fn the_page_about_interoperability_knows_every_op_and_the_size_of_the_corpus() {
+fn the_interoperability_page_names_every_op_and_the_size_of_the_corpus() {
     let page = read("docs/interoperability.md");
     let matrix = read("tests/interop/matrix.rs");
     for op in ["node", "keycloak", "zitadel", "glewlwyd", "idpyoidc"] {

@@ -190,7 +190,7 @@ fn encoded(text: &str) -> Zeroizing<String> {
 }
 
 #[tokio::test]
-async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() {
+async fn no_secret_is_left_in_memory_after_its_owners_are_dropped() {
     let [secret, code] = [1, 2].map(Masked::new);
     // The text repeats in base64 too, because three of its bytes become four characters.
     let basic = {

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 #[test]
-fn one_process_is_waited_for_out_of_a_file() {
+fn a_process_stored_in_a_file_is_waited_for() {
     let said = run("one_process");
     assert!(said.contains("not yet: a person is looking at the passport"), "{said}");
     assert!(said.ends_with("welcome, 248289761001\n"), "{said}");
 }
 
 #[test]
-fn a_ping_is_taken_without_axum() {
+fn a_ping_is_received_without_axum() {
     assert_eq!(run("ping_without_axum"), "welcome, 248289761001, an hour before the next poll\n");
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 #[test]
-fn a_client_signs_in_with_a_key_that_another_process_keeps() {
+fn a_client_signs_in_with_a_key_held_by_another_process() {
     let run = Command::new(example()).output().expect("the example starts");
     let (stdout, stderr) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{stderr}");

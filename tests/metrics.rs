@@ -64,7 +64,7 @@ async fn sign_in() -> TestProvider {
 }
 
 #[tokio::test]
-async fn a_recorder_gets_polls_exchanges_outcomes_pings_and_refusals() {
+async fn a_metrics_recorder_gets_polls_exchanges_outcomes_pings_and_refusals() {
     let _turn = TURN.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -131,7 +131,7 @@ fn requests_and_outcomes(snapshotter: &Snapshotter, op: &TestProvider) -> BTreeM
 }
 
 #[tokio::test]
-async fn a_recorder_hears_of_token_requests_and_of_issued_tokens() {
+async fn a_metrics_recorder_gets_token_requests_and_issued_tokens() {
     let _turn = TURN.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -166,7 +166,7 @@ async fn a_recorder_hears_of_token_requests_and_of_issued_tokens() {
 }
 
 #[tokio::test]
-async fn a_recorder_hears_of_authentication_requests_and_their_refusals() {
+async fn a_metrics_recorder_gets_authentication_requests_and_their_refusals() {
     let _turn = TURN.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -198,7 +198,7 @@ async fn a_recorder_hears_of_authentication_requests_and_their_refusals() {
 }
 
 #[tokio::test]
-async fn a_recorder_hears_how_many_sign_ins_wait_and_how_old_the_oldest_ones_are() {
+async fn a_metrics_recorder_gets_the_number_and_the_age_of_waiting_sign_ins() {
     let _turn = TURN.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -273,7 +273,7 @@ impl io::Write for Lines {
 }
 
 #[tokio::test]
-async fn spans_say_which_process_and_client_and_what_came_of_it() {
+async fn spans_name_the_process_the_client_and_the_result() {
     let _turn = TURN.lock().await;
     let lines = Lines::default();
     let writer = lines.clone();

@@ -114,7 +114,7 @@ fn documented<'a>(metrics: &'a BTreeMap<String, Metric>, name: &str) -> Option<&
 }
 
 #[test]
-fn the_dashboard_and_the_rules_use_only_metrics_and_labels_that_exist() {
+fn the_dashboard_and_the_alert_rules_use_only_existing_metrics_and_labels() {
     let metrics = metrics();
     assert!(metrics.len() >= 19, "{:?}", metrics.keys());
     assert_eq!(metrics["openid_deferred_sign_ins"].labels["state"].len(), 4);
@@ -149,7 +149,7 @@ fn alerts() -> BTreeSet<String> {
 }
 
 #[test]
-fn counters_and_gauges_are_aggregated_as_their_kind_needs_it() {
+fn counters_use_rates_and_gauges_do_not() {
     let metrics = metrics();
     for query in queries().into_iter().chain(rules().into_iter().map(|rule| rule.expr)) {
         for (name, _) in used(&query).into_iter().filter(|_| !query.starts_with("label_values")) {
@@ -172,7 +172,7 @@ fn counters_and_gauges_are_aggregated_as_their_kind_needs_it() {
 }
 
 #[test]
-fn every_alert_has_a_section_in_the_runbook_that_answers_every_question() {
+fn every_alert_has_a_complete_section_in_the_runbook() {
     let runbook = read(RUNBOOK);
     let sections: BTreeMap<_, _> = runbook.split("\n### ").skip(1).filter_map(|rest| rest.split_once('\n')).collect();
     let rules = rules();
@@ -210,7 +210,7 @@ fn every_alert_has_a_section_in_the_runbook_that_answers_every_question() {
 
 /// The commands of the runbook exist: the guide of the tool, which a test compares with the tool, describes them.
 #[test]
-fn the_runbook_names_only_commands_that_the_guide_of_the_tool_describes() {
+fn the_runbook_uses_only_documented_commands() {
     let guide = read("docs/operations/command-line.md");
     let runbook = read(RUNBOOK);
     let mut count = 0;

@@ -37,7 +37,7 @@ fn a_public_client_signs_in_without_a_secret() {
 }
 
 #[test]
-fn a_provider_that_takes_the_secret_in_the_body_gets_it_there() {
+fn a_provider_that_requires_client_secret_post_gets_the_secret_in_the_body() {
     let port = free_port();
     let op = provider(TestClient::secret_post("the-app", "s3cret"), port, |op| {
         op.metadata(|metadata| {
@@ -60,7 +60,7 @@ fn a_denial_ends_with_a_reason_and_no_claims() {
 }
 
 #[test]
-fn a_wrong_secret_ends_with_the_provider_s_answer() {
+fn a_wrong_secret_ends_with_the_providers_error() {
     let port = free_port();
     let op = provider(TestClient::secret_basic("the-app", "right"), port, |op| op);
     let (status, stdout, stderr) = Quickstart::start(&op, port, Some("wrong")).after_visit();
@@ -79,7 +79,7 @@ fn an_issuer_without_a_client_identifier_says_what_to_set() {
 }
 
 #[test]
-fn a_misspelt_variable_does_not_end_in_the_claims_of_the_demonstration() {
+fn a_misspelt_variable_does_not_start_the_demonstration() {
     let output = command().env("OPENID_DEFERRED_ISSUR", "https://op.example").output().expect("the example runs");
     assert!(!output.status.success());
     assert!(output.stdout.is_empty());

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_query_is_not_taken_for_a_url() {
+    fn a_query_is_not_read_as_a_url() {
         for response in ["a:b=c&state=a", "state=a:b?c", "state=a&code=urn:x?y", "http=1&state=a"] {
             let (arrival, query) = Arrival::of(response);
             assert!(matches!(arrival, Arrival::Unsaid), "{response}");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_compared_with_the_redirect_uri() {
+    fn the_path_of_the_request_is_compared_with_the_redirect_uri() {
         let place = |response: &str, redirect_uri: &str| Arrival::of(response).0.compared_with(redirect_uri);
         let here = "https://rp.example/auth/callback";
         for response in ["a=b", "?a=b", "/auth/callback?a=b", "https://rp.example/auth/callback?a"] {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn redirect_uris_can_be_confused_where_one_path_is_the_end_of_the_other() {
+    fn redirect_uris_are_ambiguous_if_one_path_is_the_end_of_the_other() {
         let callback = "https://rp.example/callback";
         for other in ["/callback", "/callback?op=2", "/a/callback", "/a/b/callback", "/"] {
             let other = format!("https://rp.example{other}");

@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn it_joins_what_was_given_as_json() {
+    fn a_claims_request_is_merged_with_json() {
         let first = json!({ "verification": { "trust_framework": null }, "claims": { "c": null } });
         let json = json!({ "id_token": { "email": null, "name": null, "verified_claims": first }, "extension": 1 });
         let request = ClaimsRequest::from(json)
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_op_has_to_refuse_is_refused_here() {
+    fn a_claims_request_that_every_op_must_refuse_is_an_error() {
         let verified = |claim| VerifiedClaimsRequest::under_any().claim("name", claim);
         let purpose = |purpose: &str| ClaimRequest::voluntary().purpose(purpose);
         for request in [
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_shows_no_values() {
+    fn debug_output_of_a_claims_request_shows_no_values() {
         let claim = ClaimRequest::essential().value("Jane");
         let verified = VerifiedClaimsRequest::under("de_aml").claim("name", claim.clone());
         let shown = format!("{claim:?} {verified:?} {:?}", ClaimsRequest::new().id_token("name", claim.clone()));

@@ -284,20 +284,20 @@ mod tests {
     }
 
     #[test]
-    fn scopes_in_an_array_are_read_and_no_other_form_refuses_the_answer() {
+    fn scopes_in_an_array_are_read_and_other_forms_do_not_refuse_the_answer() {
         for (scope, expected) in [(json!(["a", "b"]), Some("a b")), (json!("a b"), Some("a b")), (json!(7), None)] {
             assert_eq!(parse(json!({ "active": true, "scope": scope })).unwrap().scope(), expected);
         }
     }
 
     #[test]
-    fn of_a_token_that_is_not_active_nothing_is_known() {
+    fn an_inactive_token_has_no_other_members() {
         let answer = parse(json!({ "active": false, "sub": "s", "exp": "odd" })).unwrap();
         assert!(!answer.is_active() && answer.subject().is_none() && answer.as_json().is_empty());
     }
 
     #[test]
-    fn active_must_be_there_and_a_truth_value() {
+    fn active_is_required_and_must_be_a_boolean() {
         assert_eq!(parse(json!({})).err(), Some((Rule::MissingMember, Some("active"))));
         assert_eq!(parse(json!({ "active": null })).err(), Some((Rule::MissingMember, Some("active"))));
         for value in [json!("true"), json!(1), json!([true])] {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_of_another_type_is_handed_over_and_named() {
+    fn a_member_of_a_wrong_type_is_returned_and_named() {
         for (name, value) in
             [("sub", json!(7)), ("exp", json!("100")), ("aud", json!([1])), ("aud", json!({})), ("cnf", json!("t"))]
         {
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_stands_twice_with_different_values_is_refused() {
+    fn a_member_repeated_with_different_values_is_refused() {
         let violation = Introspection::parse(br#"{"active":false,"active":true}"#).err().unwrap();
         assert_eq!((violation.rule(), violation.member()), (Rule::RepeatedMember, Some("active")));
         assert!(Introspection::parse(br#"{"active":true,"active":true,"x":1,"x":2}"#).is_ok());

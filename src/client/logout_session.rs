@@ -188,7 +188,7 @@ mod tests {
 
     /// Cookies contain the sealed form, so every later release must open it.
     #[test]
-    fn a_session_that_was_sealed_before_opens() {
+    fn a_session_sealed_by_an_earlier_release_opens() {
         let keyring = Keyring::ephemeral().unwrap();
         let stored = json!({
             "v": 1, "iss": "https://op.test", "cid": "app", "uri": "https://rp.test/bye", "st": "abc", "t": 1_800_000_000,

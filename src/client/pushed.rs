@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_cannot_be_is_named() {
+    fn a_missing_or_invalid_member_is_named() {
         let with = |uri: &str| format!(r#"{{"request_uri": {uri}, "expires_in": 60}}"#);
         assert_eq!(problem(r#"{"expires_in": 60}"#), (Rule::MissingMember, Some("request_uri")));
         let long = format!("\"urn:x:{}\"", "a".repeat(LONGEST_REQUEST_URI));

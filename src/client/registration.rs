@@ -198,7 +198,7 @@ mod tests {
 
     /// Databases contain the sealed form, so every later release must open it.
     #[test]
-    fn a_registration_that_was_stored_before_opens() {
+    fn a_registration_stored_by_an_earlier_release_opens() {
         let keyring = Keyring::ephemeral().unwrap();
         let stored = json!({
             "v": 1, "iss": "https://op.test", "cid": "the-app", "sec": "s3cret", "iat": 5, "exp": 7,
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_an_op_answers_is_read_or_refused_and_can_be_compared() {
+    fn arbitrary_registration_responses_are_read_or_refused_and_can_be_compared() {
         let odd = [
             json!(null),
             json!(true),

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_stand_in_the_request_object_as_what_they_are() {
+    fn values_keep_their_json_types_in_the_request_object() {
         let text = |text: &str| text.to_owned();
         let claims = request_claims(&[
             ("scope", text("openid profile")),

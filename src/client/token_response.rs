@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_token_that_is_no_text_is_refused() {
+    fn an_id_token_that_is_not_a_string_is_refused() {
         assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP", "id_token": ""})), Rule::NoIdToken);
         assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP", "id_token": 7})), Rule::NoIdToken);
     }

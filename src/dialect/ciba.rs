@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_times_count_as_absent_unless_the_client_is_strict() {
+    fn malformed_times_count_as_absent_unless_the_client_is_strict() {
         let json = r#"{"auth_req_id": "a", "expires_in": -1, "interval": 0}"#;
         assert_eq!(parse(json).unwrap().times, Times::default());
         assert_eq!(Ciba.deferral(json.as_bytes(), InvalidTimes::Refused).err().unwrap().member(), Some("interval"));

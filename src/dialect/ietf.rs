@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_or_odd_times_do_not_lose_the_code() {
+    fn missing_or_malformed_times_do_not_lose_the_code() {
         let read = deferral(r#"{"error":"authorization_pending","deferral_code":"c","interval":"4.2"}"#).ok().unwrap();
         assert_eq!(read.times, Times { interval: Some(Duration::from_secs(5)), expires_in: None });
         let strict = Ietf.deferral(br#"{"deferral_code":"c","interval":"4"}"#, InvalidTimes::Refused).err().unwrap();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_true_in_the_metadata_advertises_it() {
+    fn only_true_in_the_metadata_advertises_the_dialect() {
         let advertised = |value: Value| {
             let members = Map::from_iter([("deferred_token_response_supported".to_owned(), value)]);
             Ietf.is_advertised(&members)

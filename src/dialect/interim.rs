@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_interim_token_or_more_than_one_is_rejected_and_null_is_absent() {
+    fn malformed_or_several_interim_tokens_are_rejected_and_null_counts_as_absent() {
         for (members, expected) in [
             (r#""id_token": null, "interim_id_token": null"#, None),
             (r#""id_token": """#, Some(Err(Rule::IdTokenMalformed))),

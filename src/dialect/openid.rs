@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deferred_auth_id_that_is_no_string_is_refused() {
+    fn a_deferred_auth_id_that_is_not_a_string_is_refused() {
         for value in ["7", "\"\"", "{}", "[\"a\"]"] {
             let error = parse(&format!(r#"{{"deferred_auth_id": {value}}}"#)).err().unwrap();
             assert_eq!(error.rule(), Rule::InvalidMember, "{value}");
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_stands_twice_with_different_values_is_refused() {
+    fn a_member_repeated_with_different_values_is_refused() {
         let error = parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "b"}"#).err().unwrap();
         assert_eq!((error.rule(), error.member()), (Rule::RepeatedMember, Some("deferred_auth_id")));
         assert!(parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "a"}"#).is_ok());

@@ -87,7 +87,7 @@ fn the_claims_describe_the_request() {
 }
 
 #[test]
-fn nonce_and_access_token_are_bound_where_there_are_some() {
+fn nonce_and_access_token_are_in_the_proof_if_present() {
     let key = DpopKey::generate(SigningAlgorithm::Es256).unwrap();
     // The access token and the `ath` of RFC 9449 §7.1.
     let token = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
@@ -97,7 +97,7 @@ fn nonce_and_access_token_are_bound_where_there_are_some() {
 }
 
 #[test]
-fn the_target_has_neither_query_nor_fragment_nor_user() {
+fn htu_has_no_query_fragment_or_user() {
     let key = DpopKey::generate(SigningAlgorithm::Es256).unwrap();
     for (url, target) in [
         ("https://op.example/token?tenant=7#part", "https://op.example/token"),
@@ -112,7 +112,7 @@ fn the_target_has_neither_query_nor_fragment_nor_user() {
 }
 
 #[test]
-fn a_key_that_was_brought_back_is_the_same_key() {
+fn a_restored_key_is_the_same_key() {
     for algorithm in ALGORITHMS {
         let key = DpopKey::generate(algorithm).unwrap();
         let restored = DpopKey::from_bytes(&key.to_bytes().unwrap()).unwrap();
@@ -123,7 +123,7 @@ fn a_key_that_was_brought_back_is_the_same_key() {
 }
 
 #[test]
-fn stored_keys_of_the_first_release_come_back() {
+fn stored_keys_of_the_first_release_are_restored() {
     // RFC 8037 appendix A.1.
     let seed = decoded("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");
     let public = decoded("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
@@ -157,7 +157,7 @@ fn debug_output_is_the_thumbprint() {
 }
 
 #[test]
-fn stored_bytes_that_were_cut_or_lengthened_do_not_come_back() {
+fn truncated_or_extended_stored_bytes_are_refused() {
     let bytes = DpopKey::generate(SigningAlgorithm::Es256).unwrap().to_bytes().unwrap();
     let longer = [bytes.as_slice(), &[0]].concat();
     for bytes in (0..bytes.len()).map(|length| &bytes[..length]).chain([longer.as_slice()]) {
@@ -167,13 +167,13 @@ fn stored_bytes_that_were_cut_or_lengthened_do_not_come_back() {
 
 proptest! {
     #[test]
-    fn hostile_bytes_do_not_come_back_as_a_key(algorithm in 0_u8..6, key in proptest::collection::vec(any::<u8>(), 0..1_300)) {
+    fn arbitrary_bytes_are_not_restored_as_a_key(algorithm in 0_u8..6, key in proptest::collection::vec(any::<u8>(), 0..1_300)) {
         let bytes = [&[algorithm], key.as_slice()].concat();
         prop_assert!(matches!(DpopKey::from_bytes(&bytes), Err(error) if *error.kind() == ErrorKind::Sealed));
     }
 
     #[test]
-    fn a_changed_byte_of_a_public_point_is_noticed(position in 33_usize..97, flip in 1_u8..=255) {
+    fn a_changed_byte_of_a_public_point_is_detected(position in 33_usize..97, flip in 1_u8..=255) {
         let mut bytes = DpopKey::generate(SigningAlgorithm::Es256).unwrap().to_bytes().unwrap();
         bytes[position] ^= flip;
         prop_assert!(matches!(DpopKey::from_bytes(&bytes), Err(error) if *error.kind() == ErrorKind::Sealed));

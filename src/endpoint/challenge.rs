@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_the_dpop_challenge_is_found_wherever_it_stands() {
+    fn the_error_of_the_dpop_challenge_is_found_at_any_position() {
         for value in [
             r#"DPoP error="use_dpop_nonce""#,
             r#"dpop ERROR=use_dpop_nonce"#,
@@ -167,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_without_an_error_or_of_another_scheme_is_no_error() {
+    fn a_challenge_without_an_error_or_of_another_scheme_gives_no_error() {
         for values in [&["Bearer"][..], &[r#"Bearer realm="x", scope="a""#], &[r#"Basic error="x""#], &[]] {
             assert!(response(values).is_none(), "{values:?}");
         }
     }
 
     #[test]
-    fn what_a_challenge_says_is_bounded_and_cleaned() {
+    fn texts_of_a_challenge_are_bounded_and_cleaned() {
         let long = format!("Bearer error=\"{}\", scope=\"{}\"", "e".repeat(100), "s".repeat(5_000));
         let response = response(&[&long]).unwrap();
         assert_eq!((response.code(), response.scope()), ("unprintable_error_code", None));

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_that_was_dated_by_the_servers_clock_is_not_dated_anew() {
+    fn a_proof_with_the_servers_time_is_not_corrected_again() {
         let offsets = ClockOffsets::default();
         assert!(corrected(&offsets, NOW + 3_600));
         assert!(!corrected(&offsets, NOW + 3_602));

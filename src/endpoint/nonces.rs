@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_nonce_replaces_an_earlier_one_and_silence_keeps_it() {
+    fn a_later_nonce_replaces_an_earlier_one_and_a_response_without_one_keeps_it() {
         let (cache, at) = (NonceCache::default(), url("https://op.example/"));
         cache.learn(Role::AuthorizationServer, &at, &headers(&["n1"]));
         cache.learn(Role::AuthorizationServer, &at, &headers(&["n2"]));

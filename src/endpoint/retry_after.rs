@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_taken_as_they_are_up_to_a_day() {
+    fn seconds_are_honoured_up_to_a_day() {
         assert_eq!(read("0"), Some(0));
         assert_eq!(read("120"), Some(120));
         assert_eq!(read(" 120 "), Some(120));
@@ -48,14 +48,14 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_waited_for_up_to_a_day() {
+    fn a_date_is_honoured_up_to_a_day() {
         assert_eq!(read("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
         assert_eq!(read("Fri, 06 Nov 2099 08:49:37 GMT"), Some(86_400));
         assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
     }
 
     #[test]
-    fn a_date_is_measured_by_the_clock_that_set_it() {
+    fn a_date_is_relative_to_the_servers_clock() {
         let headers = HeaderMap::from_iter([
             (DATE, "Sun, 06 Nov 1994 09:49:37 GMT".parse().unwrap()),
             (RETRY_AFTER, "Sun, 06 Nov 1994 09:50:37 GMT".parse().unwrap()),
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn junk_is_ignored() {
+    fn a_malformed_retry_after_is_ignored() {
         for value in ["", "soon", "-5", "+5", "1.5", "5s", "Sun, 99 Nov 1994 08:49:37 GMT"] {
             assert_eq!(read(value), None, "{value}");
         }

@@ -236,7 +236,7 @@ async fn a_second_challenge_is_not_answered() {
 }
 
 #[tokio::test]
-async fn a_challenge_without_a_nonce_that_can_be_used_is_not_answered() {
+async fn a_challenge_without_a_usable_nonce_is_not_answered() {
     let long = "n".repeat(4_097);
     for nonce in [
         &[AS_JSON][..],
@@ -310,7 +310,7 @@ async fn nonces_of_authorization_and_resource_server_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn a_resource_is_called_with_the_token_and_its_hash_and_a_second_challenge_is_its_response() {
+async fn a_resource_request_has_token_and_ath_and_a_second_challenge_is_returned() {
     let op = Op::answering([header_challenge("n1"), header_challenge("n2")]);
     assert_eq!(op.call(&Secret::from("token")).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(op.sent(), 2);
@@ -350,7 +350,7 @@ async fn a_token_that_no_header_can_carry_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn an_access_token_takes_the_header_and_the_body_still_authenticates_the_client() {
+async fn an_access_token_is_in_the_header_and_the_body_authenticates_the_client() {
     let op = Op::answering([success()]).authenticating(ClientAuthentication::client_secret_post("s"));
     let token = Secret::from("token");
     op.endpoints.post(EndpointRequest { access_token: Some(&token), ..op.request() }).await.unwrap();
@@ -360,7 +360,7 @@ async fn an_access_token_takes_the_header_and_the_body_still_authenticates_the_c
 }
 
 #[tokio::test]
-async fn a_proof_that_was_refused_for_its_time_is_sent_once_more_with_the_time_of_the_op() {
+async fn a_proof_refused_for_its_time_is_repeated_once_with_the_ops_time() {
     let refused = |date| answer(400, &[AS_JSON, ("date", date)], r#"{"error":"invalid_dpop_proof"}"#);
     let op = Op::answering([refused("Sun, 06 Nov 1994 09:49:37 GMT"), success()]);
     assert!(matches!(op.post().await, Answer::Success { .. }));
@@ -378,7 +378,7 @@ async fn a_proof_that_was_refused_for_its_time_is_sent_once_more_with_the_time_o
 }
 
 #[tokio::test]
-async fn a_challenge_and_a_wrong_clock_are_both_overcome() {
+async fn a_nonce_challenge_and_a_wrong_clock_are_both_handled() {
     let date = ("date", "Sun, 06 Nov 1994 09:49:37 GMT");
     let op = Op::answering([
         challenge("n1"),
@@ -391,7 +391,7 @@ async fn a_challenge_and_a_wrong_clock_are_both_overcome() {
 }
 
 #[tokio::test]
-async fn only_the_last_request_decides_whether_something_may_have_been_sent() {
+async fn the_last_request_decides_whether_the_form_may_have_been_sent() {
     let not_sent = || Err(HttpError::not_sent(TransportProblem::Connect));
     let op = Op::answering([challenge("n1"), not_sent()]);
     assert!(!op.endpoints.post(op.request()).await.unwrap_err().may_have_been_sent);
@@ -400,7 +400,7 @@ async fn only_the_last_request_decides_whether_something_may_have_been_sent() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_an_answer_is_named_by_the_rule_that_it_breaks() {
+async fn an_unusable_answer_names_the_violated_rule() {
     let html = ("content-type", "text/html");
     for (response, rule, member) in [
         (answer(204, &[], ""), Rule::UnexpectedStatus, None),
@@ -437,7 +437,7 @@ async fn what_cannot_be_an_answer_is_named_by_the_rule_that_it_breaks() {
 }
 
 #[tokio::test]
-async fn a_success_that_is_whole_is_not_thrown_away_for_its_label() {
+async fn a_complete_success_is_accepted_under_any_media_type() {
     for headers in [&[][..], &[("content-type", "text/plain")]] {
         let answered = Op::answering([answer(200, headers, r#" {"access_token":"a"}"#)]).post().await;
         assert!(matches!(answered, Answer::Success { .. }), "{answered:?}");
@@ -445,7 +445,7 @@ async fn a_success_that_is_whole_is_not_thrown_away_for_its_label() {
 }
 
 #[tokio::test]
-async fn a_success_that_is_whole_is_taken_in_every_wrapping() {
+async fn a_complete_success_is_accepted_with_any_status_media_type_or_byte_order_mark() {
     for status in [200, 201, 202, 203] {
         for (before, error) in [
             ("", ""),
@@ -465,7 +465,7 @@ async fn a_success_that_is_whole_is_taken_in_every_wrapping() {
 }
 
 #[tokio::test]
-async fn beside_tokens_an_end_is_an_end_and_any_other_error_a_contradiction() {
+async fn a_terminal_error_beside_tokens_counts_and_any_other_error_is_a_contradiction() {
     for token in ["access_token", "id_token", "refresh_token", "deferred_auth_id"] {
         let with = |code: &str| answer(200, &[AS_JSON], &json!({ "error": code, token: "secret" }).to_string());
         for code in ["access_denied", "expired_token", "invalid_grant", "invalid_request"] {

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rule_and_kind_has_advice_that_is_a_sentence() {
+    fn the_advice_for_every_rule_and_kind_is_a_sentence() {
         let rules = Rule::ALL.iter().map(|rule| Error::from(Violation::new(*rule)));
         let codes = [
             "invalid_client",

@@ -261,13 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_step_stays() {
+    fn the_innermost_step_is_kept() {
         let error = Error::from(Misuse::NothingToPoll).in_step("polling").in_step("waiting");
         assert_eq!(error.step(), Some("polling"));
     }
 
     #[test]
-    fn trouble_of_the_network_is_transient_and_a_broken_rule_is_not() {
+    fn network_errors_are_transient_and_violations_are_not() {
         assert!(Error::from(TransportProblem::Connect).is_transient());
         assert!(Error::from(Rule::KeysUnavailable).is_transient());
         assert!(!Error::from(Rule::IssuerMismatch).is_transient());

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_is_no_code_is_not_repeated() {
+    fn a_malformed_error_code_is_not_repeated() {
         for code in ["", "with\nnewline", "a\"quote", &"x".repeat(65), "é"] {
             assert_eq!(ErrorResponse::new(code, None, None).code(), UNPRINTABLE);
         }

@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_violation_says_which_document_and_where() {
+    fn a_violation_names_the_document_and_the_position() {
         let error = serde_json::from_str::<serde_json::Value>("{\n  \"a\": tru }").unwrap_err();
         let shown = Violation::malformed_json(Document::Metadata, &error).to_string();
         assert_eq!(

@@ -23,7 +23,7 @@ fn answered(body: &str) -> String {
 
 /// `cargo test --all-features --lib fuzzing::caps -- --nocapture` prints the time of each input.
 #[test]
-fn the_largest_inputs_are_judged_as_well() {
+fn the_largest_inputs_are_processed() {
     let cases = [browser(), documents(), headers(), tokens()];
     for Case { name, target, input } in cases.into_iter().flatten() {
         let began = SystemClock.monotonic();

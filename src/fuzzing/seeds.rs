@@ -513,7 +513,7 @@ fn stored_schedules(seeds: &mut Seeds) {
 }
 
 #[test]
-fn the_seeds_are_the_committed_ones() {
+fn the_generated_seeds_are_the_committed_ones() {
     let Some(fuzz) = fuzz() else { return };
     for (target, name, input) in seeds() {
         let path = fuzz.join("corpus").join(target).join(name);

@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answers_of_an_input_are_read() {
+    fn the_answers_in_an_input_are_read() {
         let read = answers(b"400 application/json\nRetry-After: 5\n\n{}\n%%\n!\n%%\n?\n%%\n200 a/b\n\n%T");
         assert_eq!(read.len(), 4);
         let Served::Response { status, headers, body } = &read[0] else { panic!("{read:?}") };

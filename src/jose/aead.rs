@@ -105,7 +105,7 @@ mod tests {
     const NONCE: [u8; 12] = [9; 12];
 
     #[test]
-    fn what_was_sealed_opens_with_the_same_key_nonce_and_context_only() {
+    fn a_ciphertext_opens_only_with_the_same_key_nonce_and_context() {
         let sealed = seal(&KEY, &NONCE, b"context", b"plaintext").unwrap();
         assert_eq!(sealed.len(), 9 + TAG_LENGTH);
         assert_eq!(*open(&KEY, &NONCE, b"context", &sealed).unwrap(), b"plaintext");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_aes_256_gcm_of_the_gcm_specification() {
+    fn ciphertexts_equal_the_vectors_of_the_gcm_specification() {
         // Test case 14 of the GCM specification: all-zero key, nonce and plaintext block.
         let sealed = seal(&[0; 32], &[0; 12], b"", &[0; 16]).unwrap();
         let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_that_was_used_before_in_any_way_leaves_no_trace() {
+    fn a_reused_cipher_context_keeps_no_state() {
         let (one, two) = (seal(&KEY, &NONCE, b"aad", b"one").unwrap(), seal(&[8; 32], &[1; 12], b"", b"two").unwrap());
         for _ in 0..3 {
             assert_eq!(*open(&KEY, &NONCE, b"aad", &one).unwrap(), b"one");
@@ -146,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_plaintext_opens_again_and_any_flipped_bit_is_noticed(
+        fn any_plaintext_is_restored_and_any_flipped_bit_is_detected(
             plaintext: Vec<u8>, aad: Vec<u8>, position: prop::sample::Index, bit in 0_u8..8,
         ) {
             let mut sealed = seal(&KEY, &NONCE, &aad, &plaintext).unwrap();

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_any_form_comes_out_as_pkcs8() {
+    fn a_key_in_any_form_is_converted_to_pkcs8() {
         let rsa = Rsa::generate(2048).unwrap();
         let own = PKey::from_rsa(rsa.clone()).unwrap();
         let chain = certificate("client", &own, "client", &own);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_together_or_cannot_be_read_is_refused() {
+    fn mismatched_or_unreadable_certificates_and_keys_are_refused() {
         let (own, other) = (key(), key());
         let chain = certificate("client", &own, "client", &own);
         let pem = own.private_key_to_pem_pkcs8().unwrap();

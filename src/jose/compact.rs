@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_comes_apart_into_its_parts() {
+    fn a_token_is_split_into_its_parts() {
         let text = token(r#"{"alg":"ES256","kid":"1","typ":"JWT"}"#);
         let jws = CompactJws::parse(&text).unwrap();
         assert_eq!(
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_must_be_an_object_with_an_alg_and_strings_where_strings_belong() {
+    fn a_header_is_an_object_with_an_alg_and_members_of_their_types() {
         for header in [
             "",
             "[]",
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_over_the_cap_is_not_looked_at() {
+    fn a_token_over_the_size_limit_is_not_parsed() {
         let text = format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#), "A".repeat(LENGTH_LIMIT));
         assert_eq!(refusal(&text), Unreadable::Malformed);
     }

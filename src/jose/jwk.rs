@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinate_is_a_number_whatever_zeros_it_was_written_with() {
+    fn leading_zeros_of_a_coordinate_do_not_matter() {
         let written = |bytes: &[u8]| coordinate(&with(json!(URL_SAFE_NO_PAD.encode(bytes))), "x", 4);
         for bytes in [&[1, 2, 3][..], &[0, 1, 2, 3], &[0, 0, 1, 2, 3], &[0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3]] {
             assert_eq!(written(bytes).unwrap(), [0, 1, 2, 3], "{bytes:?}");

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_was_brought_back_is_the_same_key() {
+    fn a_restored_key_is_the_same_key() {
         for key_type in ALL {
             let key = KeyPair::generate(key_type).unwrap();
             let restored = KeyPair::from_bytes(key_type, &key.to_bytes().unwrap()).unwrap();

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_key_does_not_spoil_the_set() {
+    fn one_malformed_key_does_not_invalidate_the_set() {
         let good = jwk(SigningAlgorithm::Es256, Some("good"));
         let keys =
             [json!({"kid": 5}), json!(null), json!({"kty": 7}), json!({"kty": "EC", "crv": "P-256"}), json!([]), good];
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_key_set_is_refused_with_its_reason() {
+    fn a_malformed_key_set_is_refused_with_the_reason() {
         assert_eq!(rule("<html>"), Rule::MalformedJson);
         assert_eq!(rule(""), Rule::MalformedJson);
         assert_eq!(rule("[]"), Rule::MalformedJson);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_told_with_its_kid_and_the_reason() {
+    fn left_out_keys_are_reported_with_kid_and_reason() {
         for (key, kid, reason) in [
             (json!(7), "without `kid`", "not a JSON object"),
             (json!({"kid": "a"}), "\"a\"", "no `kty`"),
@@ -249,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn a_set_without_a_key_says_why_the_first_one_was_left_out() {
+    fn a_set_without_usable_keys_reports_why_the_first_one_was_left_out() {
         let error = KeySet::parse(br#"{"keys":[{"kid":"a","kty":"AKP"},{"kty":"oct"}]}"#).unwrap_err();
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(error.rule() == Some(Rule::NoUsableKey) && source.contains("\"a\""), "{source}");
     }
 
     #[test]
-    fn a_key_that_contradicts_itself_is_left_out_alone() {
+    fn only_the_contradictory_key_is_left_out() {
         let good = jwk(SigningAlgorithm::Es256, Some("good")).to_string();
         let torn = good.replacen('{', r#"{"kid":"other","#, 1);
         let twice = good.replacen('{', r#"{"kid":"good","#, 1);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_without_kid_is_a_candidate_only_where_no_key_has_the_kid() {
+    fn a_key_without_kid_is_a_candidate_only_if_no_key_has_the_kid() {
         let keys = set(&[jwk(SigningAlgorithm::Es256, None), jwk(SigningAlgorithm::Es256, Some("named"))]);
         let kids = |kid| -> Vec<_> {
             keys.candidates(SigningAlgorithm::Es256, kid).iter().map(|key| key.kid().map(str::to_owned)).collect()

@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_private_jwk_is_refused() {
+    fn a_malformed_private_jwk_is_refused() {
         let public = test_keys::public_jwk(SigningAlgorithm::Es256);
         let texts = [
             Value::Object(public).to_string(),
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signer_that_returns_der_is_told_so() {
+    async fn a_der_signature_of_a_signer_is_reported() {
         let signer = Constant(SigningAlgorithm::Es256, vec![0x30; 71]);
         let error = sign_compact(&signer, Map::new(), &json!({})).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Signer);

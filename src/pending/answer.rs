@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_without_an_answer_has_the_verdict_of_a_response_that_says_as_much() {
+    fn a_poll_without_an_answer_has_the_verdict_of_an_equivalent_response() {
         let trouble = |unanswered| Answer::Trouble { unanswered, retry_after: None }.verdict();
         assert_eq!((trouble(true), trouble(false)), (Some(Verdict::MayBeLost), Some(Verdict::TurnedAway)));
     }

@@ -141,7 +141,7 @@ mod tests {
     const AT: SystemTime = SystemTime::UNIX_EPOCH;
 
     #[test]
-    fn trouble_is_recorded_with_or_without_a_schedule_and_replaces_the_last_one() {
+    fn the_latest_error_is_recorded_with_and_without_a_schedule() {
         let unusable = Error::from(Violation::new(Rule::UnexpectedStatus).with_status(502));
         let later = AT + Duration::from_secs(7);
         let first = Trouble::of_error(&Error::from(TransportProblem::Connect), AT).recorded_in("");
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_of_another_release_is_read_as_far_as_it_is_known() {
+    fn unknown_members_of_a_stored_schedule_are_ignored() {
         let known = Known::read(r#"{"lt":{"k":"of_a_newer_release","t":1},"new":[]}"#);
         assert_eq!(known.trouble.unwrap().kind, TroubleKind::Unknown);
         assert_eq!(Known::read("opaque").troubles, 0);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_it_is_pending_is_no_trouble() {
+    fn a_pending_answer_is_not_recorded_as_an_error() {
         let response = ErrorResponse::new("authorization_pending", None, Some(400));
         let answer = |response| Answer::Error {
             response,

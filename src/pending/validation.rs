@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn quick_tries_follow_the_fetches_of_keys_and_later_ones_grow_to_ten_minutes() {
+    fn early_retries_follow_the_fetches_of_keys_and_later_pauses_grow_to_ten_minutes() {
         for tries in 0..QUICK_TRIES {
             assert_eq!(validation_pause(tries, Some(seconds(4))), seconds(4));
         }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_given_up_after_a_day_and_two_hundred_tries_and_after_neither_alone() {
+    fn a_validation_is_given_up_only_after_a_day_and_two_hundred_attempts() {
         assert!(is_given_up(VALIDATION_PATIENCE, VALIDATION_TRIES));
         assert!(!is_given_up(VALIDATION_PATIENCE * 30, VALIDATION_TRIES - 1));
         assert!(!is_given_up(VALIDATION_PATIENCE - seconds(1), u32::MAX));

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_is_put_together_from_its_frames_up_to_the_limit() {
+    async fn a_body_is_joined_from_its_frames_up_to_the_limit() {
         let trailers = || Ok(Frame::trailers(http::HeaderMap::new()));
         let frames = || Frames(vec![trailers(), data("cde"), data(""), data("ab")]);
         assert_eq!(read(frames(), 5).await.unwrap(), b"abcde");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_of_nothing_but_empty_frames_comes_to_an_end() {
+    async fn a_body_of_empty_frames_ends() {
         assert_eq!(read(Endless, 100).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
     }
 
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_announces_too_much_is_not_read() {
+    async fn a_body_announced_as_too_large_is_not_read() {
         assert_eq!(read(Announced(6), 5).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
     }
 }

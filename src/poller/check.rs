@@ -128,7 +128,7 @@ mod tests {
     use crate::store::{Partition, Severity};
 
     #[test]
-    fn a_missing_key_is_wrong_as_long_as_a_body_needs_it() {
+    fn a_missing_key_is_a_problem_while_a_body_needs_it() {
         let stats = |bodies, waiting| KeyStats { key: [0, 0, 0, 7], format: 1, bodies, waiting };
         let severities = |stats| {
             of_keys(&key_uses(&[[0, 0, 0, 1]], &[stats])).iter().map(|found| found.severity).collect::<Vec<_>>()
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_due_or_decided_for_long_are_reported() {
+    fn rows_that_are_overdue_or_undelivered_for_long_are_reported() {
         let rows = |overdue, undelivered| PartitionStats {
             overdue: Some(Duration::from_secs(overdue)),
             undelivered: Some(Duration::from_secs(undelivered)),

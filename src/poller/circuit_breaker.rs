@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_asks_nothing_is_taken_back() {
+    fn a_probe_that_sends_no_request_is_returned() {
         let mut breaker = CircuitBreaker::default();
         answered(&mut breaker, "invalid_client", NOW);
         let now = NOW + minutes(1);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn three_suspicious_ends_in_a_row_trip_the_breaker_and_anything_else_between_does_not() {
+    fn only_three_consecutive_suspicious_ends_trip_the_breaker() {
         let mut breaker = CircuitBreaker::default();
         for code in ["invalid_request", "invalid_grant", "authorization_pending", "invalid_grant", "invalid_grant"] {
             assert_eq!(answered(&mut breaker, code, NOW), BreakerChange::Nothing);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn grants_that_may_be_gone_do_not_trip_the_breaker() {
+    fn invalid_grant_for_grants_that_may_be_gone_does_not_trip_the_breaker() {
         let mut breaker = CircuitBreaker::default();
         for _ in 0..10 {
             assert_eq!(breaker.answered(&error("invalid_grant"), GrantState::MayBeGone, NOW), BreakerChange::Nothing);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn an_op_that_looks_at_the_grant_has_accepted_the_client() {
+    fn an_error_about_the_grant_resets_the_breaker() {
         for grant in [GrantState::Valid, GrantState::MayBeGone] {
             let mut breaker = CircuitBreaker::default();
             answered(&mut breaker, "invalid_client", NOW);

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_gets_the_events_from_before_the_end_and_ends_although_handles_live_on() {
+    async fn a_stream_gets_the_events_before_the_end_and_ends_although_handles_exist() {
         let (sender, has_stopped) = (broadcast::Sender::new(2), watch::Sender::new(false));
         let mut events = Events::new(sender.subscribe(), has_stopped.subscribe());
         sender.send(Event::UnknownClient { clients: 1, processes: 0 }).unwrap();

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_up_to_an_hour_and_begin_anew_after_an_acknowledgement() {
+    fn pauses_grow_to_an_hour_and_restart_after_an_acknowledgement() {
         let mut holdings = Holdings::default();
         let claim = HeldOutcome { id: ProcessId::from_bytes([1; 16]), epoch: 1 };
         let mut pauses = || (0..9).map(|_| holdings.drop_delivery(claim, Duration::ZERO).as_secs()).collect::<Vec<_>>();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_dropped_is_remembered_for_a_limited_number_of_outcomes() {
+    fn dropped_deliveries_are_recorded_for_a_limited_number_of_outcomes() {
         let mut holdings = Holdings::default();
         let claim = |number: u32| {
             let mut bytes = [0; 16];

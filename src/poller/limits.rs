@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn one_in_a_while_waits_for_the_while_to_pass() {
+    fn a_rate_of_one_poll_per_period_waits_for_the_period() {
         let rate = Limits::new().rate(1, Duration::from_secs(10)).rate;
         let (mut meter, now) = (Meter::default(), Duration::from_secs(100));
         assert_eq!(meter.admits(rate, 64, now), (1, None));
@@ -175,7 +175,7 @@ mod tests {
     proptest! {
         /// For any times of the calls and any number of waiting polls.
         #[test]
-        fn never_do_more_begin_in_any_window(
+        fn no_window_has_more_polls_than_the_rate_limit(
             polls in 1..500_u32,
             per in 100..5_000_u64,
             pauses in prop::collection::vec(0..300_u64, 1..200),

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_meets_trouble_leaves_the_client_paused() {
+    fn a_probe_with_a_transient_error_leaves_the_client_paused() {
         let mut pause = Pause::default();
         pause.answered(&busy(Some(120)), NOW);
         pause.probes(NOW + seconds(120));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_asks_nothing_is_taken_back() {
+    fn a_probe_that_sends_no_request_is_returned() {
         let mut pause = Pause::default();
         pause.answered(&busy(Some(120)), NOW);
         let probe = pause.probes(NOW + seconds(120)).unwrap();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_without_retry_after_pauses_no_client() {
+    fn transient_errors_without_retry_after_pause_no_client() {
         let mut pause = Pause::default();
         assert_eq!(pause.answered(&busy(None), NOW), PauseChange::Nothing);
         assert_eq!(pause.admits(64, NOW), (64, None));

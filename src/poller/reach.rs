@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_reported_once_an_hour_while_polls_are_tried() {
+    fn an_outage_is_reported_once_an_hour_while_polls_are_attempted() {
         let mut reach = Reach::default();
         let mut reports = Vec::new();
         for second in (0..7_300).step_by(10) {

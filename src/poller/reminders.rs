@@ -80,7 +80,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn each_cause_is_reported_when_it_begins_and_then_seldom() {
+    fn each_cause_is_reported_when_it_begins_and_then_rarely() {
         let mut reminders = Reminders::default();
         let mut reports = |cause: Cause| {
             (0..4 * 3_600).filter(|second| reminders.is_due(cause.clone(), Duration::from_secs(*second))).count()
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn an_op_with_a_new_error_code_each_time_is_not_reported_each_time() {
+    fn an_op_with_a_new_error_code_in_each_answer_is_not_reported_each_time() {
         let mut reminders = Reminders::default();
         let mut is_due = |partition, number: usize, now| {
             let code = format!("code {number}");
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_million_rows_with_one_cause_a_few_are_reported() {
+    fn a_million_rows_with_one_cause_give_few_reports() {
         let mut reminders = Reminders::default();
         let id = |number: u8| ProcessId::from_bytes([number; 16]);
         let reported = (0..200).filter(|number| reminders.is_due(Cause::Unreadable(id(*number)), HOUR)).count();

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn jumps_add_up_until_runs_have_begun_for_them() {
+    fn jumps_are_added_up_until_their_correction_starts() {
         let mut watch = ClockWatch::default();
         assert_eq!(read(&mut watch, 0, 0, 100), (None, None), "earlier corrections do not matter");
         assert_eq!(read(&mut watch, 10, 6, 100), (Some(seconds(6)), Some(seconds(6))));

@@ -200,7 +200,7 @@ mod tests {
     use crate::client::can_be_confused;
 
     #[test]
-    fn a_client_is_compared_with_two_others_however_many_there_are() {
+    fn a_new_client_is_compared_with_at_most_two_others() {
         let mut arrivals = Arrivals::default();
         for number in 0..10_000 {
             let issuer = format!("https://op-{number}.test");
@@ -231,7 +231,7 @@ mod tests {
     proptest! {
         /// The index gives the same result as a comparison of every pair.
         #[test]
-        fn redirect_uris_are_confused_as_if_each_were_compared_with_each(
+        fn ambiguous_redirect_uris_are_found_as_if_each_pair_were_compared(
             clients in prop::collection::vec((redirect_uri(), 0..3_u8, any::<bool>(), any::<bool>()), 1..12),
             uri in redirect_uri(),
             is_silent in any::<bool>(),

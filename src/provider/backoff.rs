@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_looked_at_after_1_2_and_4_seconds_and_seldom_once_it_has_lasted() {
+    fn retries_in_an_outage_come_after_1_2_and_4_seconds_and_then_rarely() {
         let (mut now, mut failures, mut pauses) = (seconds(1_000), None, Vec::new());
         while now < seconds(12_000) {
             let failed = Failures::after(failures, now, 0);
@@ -94,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn chance_shortens_a_pause_by_a_quarter_at_most() {
+    fn jitter_shortens_a_pause_by_a_quarter_at_most() {
         assert_eq!(Failures::after(None, seconds(7), u8::MAX).pause(seconds(7)), Duration::from_millis(750));
         let between = Failures::after(None, seconds(7), 100).pause(seconds(7));
         assert!(between > Duration::from_millis(750) && between < seconds(1), "{between:?}");
     }
 
     #[test]
-    fn tokens_cause_a_fetch_at_once_and_then_ever_more_seldom_until_it_has_been_quiet() {
+    fn pauses_between_fetches_for_tokens_grow_until_a_quiet_period() {
         for (longest, expected) in [
             (REFETCH_COOLDOWN, [1, 2, 4, 8, 16, 32, 60, 60, 60]),
             (BROWSER_REFETCH_COOLDOWN, [1, 2, 4, 7, 7, 7, 7, 7, 7]),

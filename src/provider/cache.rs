@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_op_says_about_caching_counts_within_bounds() {
+    fn cache_control_is_followed_within_bounds() {
         let minutes = |values: &[&str]| {
             let headers = values.iter().map(|value| (CACHE_CONTROL, value.parse().unwrap())).collect();
             lifetime(&headers).as_secs() / 60

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_without_a_path_has_two_places() {
+    fn an_issuer_without_a_path_has_two_metadata_urls() {
         let expected = [
             "https://op.example/.well-known/openid-configuration",
             "https://op.example/.well-known/oauth-authorization-server",
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_issuer_is_refused() {
+    fn a_malformed_issuer_is_refused() {
         for text in ["", "op.example", "https://", "https://op.example?a", "https://op.example#", " https://op.example"]
         {
             assert!(matches!(Issuer::new(text, PLAIN), Err(ConfigurationProblem::Setting { .. })), "{text}");

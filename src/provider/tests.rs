@@ -226,7 +226,7 @@ async fn an_issuer_with_a_path_is_found_in_either_infix_form() {
 }
 
 #[tokio::test]
-async fn what_says_that_the_document_is_not_there_leads_to_the_other_forms() {
+async fn an_answer_without_the_document_leads_to_the_other_forms() {
     for status in [400, 401, 403, 404, 405, 410] {
         let op = Op::new("https://op.example/t1");
         op.page("https://op.example/t1/.well-known/openid-configuration", status, &[], "");
@@ -237,7 +237,7 @@ async fn what_says_that_the_document_is_not_there_leads_to_the_other_forms() {
 }
 
 #[tokio::test]
-async fn a_server_in_trouble_does_not_lead_to_the_other_forms() {
+async fn a_server_error_does_not_lead_to_the_other_forms() {
     for status in [408, 429, 500, 503] {
         let op = Op::new("https://op.example/t1");
         op.page("https://op.example/t1/.well-known/openid-configuration", status, &[], "");
@@ -257,7 +257,7 @@ async fn another_issuer_is_an_error_and_nothing_further_is_called() {
 }
 
 #[tokio::test]
-async fn a_document_that_is_no_metadata_is_named_with_the_place_where_it_stops() {
+async fn malformed_metadata_is_named_with_the_position_of_the_error() {
     let html = ("content-type", "text/html");
     let json = ("content-type", "application/json; charset=utf-8");
     for (status, content_type, body, rule, position) in [
@@ -292,7 +292,7 @@ async fn an_endpoint_that_every_client_needs_is_refused_if_it_is_not_https() {
 }
 
 #[tokio::test]
-async fn a_member_that_is_needed_must_be_there_and_of_its_type() {
+async fn a_required_member_must_be_present_and_of_its_type() {
     for member in ["issuer", "token_endpoint"] {
         let mut document = metadata();
         document.as_object_mut().unwrap().remove(member);
@@ -309,7 +309,7 @@ async fn a_member_that_is_needed_must_be_there_and_of_its_type() {
 }
 
 #[tokio::test]
-async fn a_member_that_is_not_needed_may_be_of_another_type() {
+async fn an_optional_member_may_have_a_wrong_type() {
     let op = Op::working();
     let mut document = with("scopes_supported", json!("openid"));
     document["acr_values_supported"] = json!(["a", 7, "b"]);
@@ -348,7 +348,7 @@ async fn a_member_that_is_not_needed_may_be_of_another_type() {
 }
 
 #[tokio::test]
-async fn what_is_not_advertised_is_a_configuration_problem() {
+async fn a_feature_that_is_not_advertised_is_a_configuration_problem() {
     const GRANT: &str = "urn:openid:params:grant-type:deferred";
     let check = async |response_types: Value, grants: Value, response_type, strict| {
         let op = Op::working();
@@ -377,7 +377,7 @@ async fn what_is_not_advertised_is_a_configuration_problem() {
 }
 
 #[tokio::test]
-async fn metadata_is_asked_for_again_when_it_has_aged_and_endpoints_may_move() {
+async fn old_metadata_is_fetched_again_and_endpoints_may_change() {
     let op = Op::working();
     op.provider.metadata().await.unwrap();
     op.serve(METADATA, &with("token_endpoint", json!("https://op.example/v2/token")));
@@ -391,7 +391,7 @@ async fn metadata_is_asked_for_again_when_it_has_aged_and_endpoints_may_move() {
 }
 
 #[tokio::test]
-async fn metadata_that_cannot_be_fetched_again_or_has_another_issuer_leaves_the_old_in_place() {
+async fn old_metadata_is_kept_if_the_new_one_is_unavailable_or_has_another_issuer() {
     let op = Op::working();
     op.provider.metadata().await.unwrap();
     op.clock.advance(100 * 24 * 60 * 60);
@@ -408,7 +408,7 @@ async fn metadata_that_cannot_be_fetched_again_or_has_another_issuer_leaves_the_
 }
 
 #[tokio::test]
-async fn a_failure_answers_for_a_second_before_the_op_is_asked_again_and_longer_after_more_of_them() {
+async fn a_failure_is_cached_for_a_second_and_longer_after_repeated_failures() {
     let op = Op::new("https://op.example");
     let unreachable = ErrorKind::Transport(TransportProblem::Connect);
     for pause in [1, 2, 4, 4] {
@@ -431,7 +431,7 @@ async fn a_failure_answers_for_a_second_before_the_op_is_asked_again_and_longer_
 }
 
 #[tokio::test]
-async fn an_alias_that_cannot_be_used_counts_only_where_it_would_be_called() {
+async fn an_unusable_alias_is_an_error_only_if_it_would_be_called() {
     let op = Op::working();
     let aliases = json!({"token_endpoint": "/token", "userinfo_endpoint": null, "revocation_endpoint": "https://mtls.op.example/r"});
     op.serve(METADATA, &with("mtls_endpoint_aliases", aliases));
@@ -444,7 +444,7 @@ async fn an_alias_that_cannot_be_used_counts_only_where_it_would_be_called() {
 }
 
 #[tokio::test]
-async fn keys_that_are_no_longer_where_the_metadata_says_have_it_fetched_again() {
+async fn metadata_is_fetched_again_if_its_jwks_uri_has_no_keys() {
     let op = Op::working();
     op.provider.keys().await.unwrap();
     op.page(KEYS, 404, &[], "");
@@ -457,7 +457,7 @@ async fn keys_that_are_no_longer_where_the_metadata_says_have_it_fetched_again()
 }
 
 #[tokio::test]
-async fn keys_come_from_where_the_metadata_says_and_follow_it() {
+async fn keys_are_fetched_from_the_current_jwks_uri() {
     let op = Op::working();
     assert!(has(&op.provider.keys().await.unwrap(), "k1"));
     assert_eq!(op.visits(KEYS), 1);
@@ -476,7 +476,7 @@ async fn keys_come_from_where_the_metadata_says_and_follow_it() {
 }
 
 #[tokio::test]
-async fn old_keys_serve_for_a_day_when_they_cannot_be_fetched_again() {
+async fn old_keys_are_used_for_a_day_if_they_cannot_be_fetched_again() {
     let op = Op::working();
     op.provider.keys().await.unwrap();
     op.gone(KEYS);
@@ -492,7 +492,7 @@ async fn old_keys_serve_for_a_day_when_they_cannot_be_fetched_again() {
 }
 
 #[tokio::test]
-async fn a_document_that_is_no_key_set_is_unavailable_and_the_reason_is_in_the_source() {
+async fn a_malformed_key_set_is_unavailable_and_the_reason_is_in_the_source() {
     let op = Op::working();
     op.serve(KEYS, &json!({}));
     let error = op.provider.keys().await.unwrap_err();
@@ -501,7 +501,7 @@ async fn a_document_that_is_no_key_set_is_unavailable_and_the_reason_is_in_the_s
 }
 
 #[tokio::test]
-async fn keys_that_were_fetched_and_cannot_be_used_are_not_called_unavailable() {
+async fn a_fetched_set_without_usable_keys_is_not_reported_as_unavailable() {
     for keys in [json!([]), json!(vec![json!({}); 101])] {
         let op = Op::working();
         op.serve(KEYS, &json!({ "keys": keys }));
@@ -512,7 +512,7 @@ async fn keys_that_were_fetched_and_cannot_be_used_are_not_called_unavailable() 
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_there_is_fetched_at_once() {
+async fn a_missing_key_causes_a_fetch_at_once() {
     let op = Op::working();
     op.provider.keys().await.unwrap();
     op.serve_keys(&["k1", "k2"]);
@@ -523,7 +523,7 @@ async fn a_key_that_is_not_there_is_fetched_at_once() {
 }
 
 #[tokio::test]
-async fn keys_that_were_fetched_after_the_token_came_have_the_last_word() {
+async fn a_token_is_refused_only_with_keys_fetched_after_its_receipt() {
     let op = Op::working();
     op.provider.keys().await.unwrap();
     op.clock.advance(1);
@@ -541,7 +541,7 @@ async fn keys_that_were_fetched_after_the_token_came_have_the_last_word() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_day_is_judged_by_keys_that_are_some_minutes_newer() {
+async fn an_old_token_is_verified_with_keys_fetched_minutes_after_its_receipt() {
     let op = Op::working();
     op.clock.advance(10_000);
     op.provider.keys().await.unwrap();
@@ -556,7 +556,7 @@ async fn a_token_of_another_day_is_judged_by_keys_that_are_some_minutes_newer() 
 }
 
 #[tokio::test]
-async fn a_flood_of_tokens_without_a_key_costs_nine_fetches_a_minute_and_none_of_them_is_judged_by_older_keys() {
+async fn many_tokens_with_unknown_keys_cause_nine_fetches_a_minute_and_none_is_refused_with_older_keys() {
     let op = Op::working();
     op.provider.keys().await.unwrap();
     let mut judged = 0;
@@ -576,7 +576,7 @@ async fn a_flood_of_tokens_without_a_key_costs_nine_fetches_a_minute_and_none_of
 }
 
 #[tokio::test]
-async fn what_comes_through_browsers_takes_no_fetch_from_what_the_op_sends_itself() {
+async fn key_fetches_for_browser_responses_do_not_delay_fetches_for_op_responses() {
     let op = Op::working();
     op.provider.keys().await.unwrap();
     for _ in 0..100 {
@@ -590,7 +590,7 @@ async fn what_comes_through_browsers_takes_no_fetch_from_what_the_op_sends_itsel
 }
 
 #[tokio::test]
-async fn a_fetch_that_had_begun_before_a_token_came_is_no_verdict_about_it() {
+async fn a_fetch_begun_before_a_token_was_received_does_not_refuse_it() {
     let op = Op::working();
     op.provider.keys().await.unwrap();
     op.close();
@@ -608,7 +608,7 @@ async fn a_fetch_that_had_begun_before_a_token_came_is_no_verdict_about_it() {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_fetched_are_no_verdict_and_are_tried_again_in_seconds() {
+async fn unavailable_keys_refuse_no_token_and_are_fetched_again_within_seconds() {
     let op = Op::working();
     op.provider.keys().await.unwrap();
     op.gone(KEYS);
@@ -626,7 +626,7 @@ async fn keys_that_cannot_be_fetched_are_no_verdict_and_are_tried_again_in_secon
 }
 
 #[tokio::test]
-async fn keys_out_of_a_cache_are_as_old_as_it_says() {
+async fn the_age_header_counts_for_cached_keys() {
     let op = Op::working();
     op.clock.advance(10_000);
     let aged = |age: &str| {
@@ -643,7 +643,7 @@ async fn keys_out_of_a_cache_are_as_old_as_it_says() {
 }
 
 #[tokio::test]
-async fn documents_can_be_asked_for_on_any_thread() {
+async fn documents_can_be_requested_on_any_thread() {
     fn assert_send<T: Send>(value: T) -> T {
         value
     }

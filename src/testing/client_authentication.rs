@@ -181,13 +181,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn basic_credentials_are_decoded_twice() {
+    fn basic_credentials_are_decoded_from_base64_and_from_the_form_encoding() {
         let header = format!("Basic {}", STANDARD.encode("s6BhdRkqt3:7Fjfp+0%3A%2B%25"));
         assert_eq!(basic_credentials(&header).unwrap(), ("s6BhdRkqt3".into(), "7Fjfp 0:+%".into()));
     }
 
     #[test]
-    fn credentials_that_were_not_encoded_are_no_credentials() {
+    fn credentials_that_are_not_form_encoded_are_refused() {
         let header = format!("Basic {}", STANDARD.encode("client:a secret/with=signs"));
         assert_eq!(basic_credentials(&header), None);
     }

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_sleep_does_not_hold_up_or_pull_the_others() {
+    async fn a_dropped_sleep_does_not_affect_the_others() {
         let clock = TestClock::automatic();
         tokio::select! {
             biased;

@@ -129,21 +129,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_public_addresses_are_left() {
+    async fn only_public_addresses_are_kept() {
         let mixed = resolver(&["10.0.0.1", "93.184.216.34", "::1", "2606:4700::1", "::ffff:127.0.0.1"]);
         assert_eq!(resolved(&mixed, "op.example").await.unwrap(), ["93.184.216.34", "2606:4700::1"]);
         assert!(resolved(&resolver(&[]), "op.example").await.unwrap().is_empty());
     }
 
     #[tokio::test]
-    async fn a_name_with_private_addresses_alone_is_an_error_that_shows_none() {
+    async fn a_name_with_only_private_addresses_is_an_error_that_shows_none() {
         assert_eq!(resolved(&resolver(&["169.254.169.254"]), "op.example").await, None);
         assert_eq!(resolved(&resolver(&["64:ff9b::10.0.0.1", "fd00::1"]), "op.example").await, None);
         assert_eq!(resolved(&PublicAddresses::of_system(), "localhost").await, None);
     }
 
     #[tokio::test]
-    async fn localhost_is_this_machine_where_that_is_allowed_and_nothing_else() {
+    async fn localhost_resolves_only_to_loopback_addresses_and_only_if_allowed() {
         let allowing = resolver(&["127.0.0.1", "10.0.0.1"]).and_localhost();
         assert_eq!(resolved(&allowing, "localhost").await.unwrap(), ["127.0.0.1"]);
         assert_eq!(resolved(&allowing, "op.example").await, None);

@@ -128,7 +128,7 @@ mod checker {
     }
 
     #[test]
-    fn an_import_leads_to_the_file_that_defines_the_name() {
+    fn an_import_resolves_to_the_file_that_defines_the_name() {
         const FILES: [(&str, &str); 4] = [
             ("lib", "mod a; mod b;"),
             ("a", "mod c; mod d; pub use c::{X, Y as Z, m}; pub use d::*; use d::Hidden; pub struct Own;"),
@@ -161,7 +161,7 @@ mod checker {
     }
 
     #[test]
-    fn a_cycle_is_found_behind_re_exports_and_inside_of_children() {
+    fn a_cycle_is_found_through_re_exports_and_inside_children() {
         let cycles_of = |files: &[(&str, &str)]| cycles(&between_siblings(&of(files)));
         let parent = ("a", "mod b; mod c; mod d; pub use b::B; pub use c::C;");
         let direct =

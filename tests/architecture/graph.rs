@@ -14,7 +14,7 @@ const START: &str = "<!-- The graph is made from the code: UPDATE_ARCHITECTURE=1
 const END: &str = "<!-- The end of the graph. -->";
 
 #[test]
-fn the_graph_of_the_modules_is_that_of_the_code() {
+fn the_module_graph_in_the_documentation_matches_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
     let page = fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(START).expect("the page has the line that stands before the graph");
@@ -28,7 +28,7 @@ fn the_graph_of_the_modules_is_that_of_the_code() {
 }
 
 #[test]
-fn the_page_names_every_module() {
+fn the_architecture_page_names_every_module() {
     let rows = rows("## The modules");
     let named: BTreeSet<_> = rows.iter().flat_map(|cells| quoted(&cells[0])).collect();
     let modules: BTreeSet<_> = Source::read().modules.iter().cloned().collect();

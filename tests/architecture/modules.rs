@@ -68,7 +68,7 @@ fn modules_import_only_what_their_row_lists() {
 }
 
 #[test]
-fn every_module_has_a_row_and_was_looked_at() {
+fn every_module_has_a_row_and_is_checked() {
     let source = Source::read();
     for module in &source.modules {
         assert!(is_module(module), "src/lib.rs declares `{module}`, which has no row in tests/architecture/modules.rs");

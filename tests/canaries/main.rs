@@ -51,7 +51,7 @@ async fn nothing_shows_a_secret_when_the_metadata_or_the_keys_fail() {
 }
 
 #[tokio::test]
-async fn nothing_shows_a_secret_when_the_op_repeats_in_its_answers_whatever_it_was_told() {
+async fn nothing_shows_a_secret_when_the_op_echoes_the_requests_in_its_answers() {
     scenarios::when_the_op_repeats_in_its_answers_whatever_it_was_told(&Ground::of_files()).await;
 }
 
@@ -61,7 +61,7 @@ async fn nothing_shows_a_secret_when_a_token_is_forged() {
 }
 
 #[tokio::test]
-async fn nothing_shows_a_secret_when_the_users_return_is_wrong() {
+async fn nothing_shows_a_secret_when_the_authorization_response_is_wrong() {
     scenarios::when_the_users_return_is_wrong(&Ground::of_files()).await;
 }
 
@@ -104,7 +104,7 @@ async fn nothing_shows_a_secret_when_polls_of_the_ietf_dialect_fail() {
 }
 
 #[tokio::test]
-async fn nothing_shows_a_secret_when_the_op_repeats_what_polls_of_the_ietf_dialect_told_it() {
+async fn nothing_shows_a_secret_when_the_op_echoes_polls_of_the_ietf_dialect() {
     ietf::when_the_op_repeats_in_its_answers_whatever_it_was_told(&Ground::of_files().ietf()).await;
 }
 
@@ -114,12 +114,12 @@ async fn nothing_shows_a_secret_when_a_cancellation_by_revocation_fails() {
 }
 
 #[tokio::test]
-async fn nothing_shows_a_secret_when_the_store_fails_under_token_requests() {
+async fn nothing_shows_a_secret_when_the_store_fails_during_token_requests() {
     ietf::when_the_store_fails(&Ground::of_files().ietf()).await;
 }
 
 #[tokio::test]
-async fn nothing_of_the_ietf_dialect_in_a_dump_of_postgresql_shows_a_secret() {
+async fn a_dump_of_postgresql_shows_no_secret_of_the_ietf_dialect() {
     ietf::all_that_is_stored(&Ground::of_database().ietf()).await;
 }
 
@@ -139,12 +139,12 @@ async fn nothing_shows_a_secret_when_polls_of_backchannel_authentication_fail() 
 }
 
 #[tokio::test]
-async fn nothing_shows_a_secret_when_the_op_repeats_what_backchannel_authentication_told_it() {
+async fn nothing_shows_a_secret_when_the_op_echoes_backchannel_authentication_requests() {
     ciba::when_the_op_repeats_in_its_answers_whatever_it_was_told(&Ground::of_files().ciba()).await;
 }
 
 #[tokio::test]
-async fn nothing_of_backchannel_authentication_in_a_dump_of_postgresql_shows_a_secret() {
+async fn a_dump_of_postgresql_shows_no_secret_of_backchannel_authentication() {
     ciba::of_requests_that_succeed(&Ground::of_database().ciba()).await;
 }
 
@@ -165,7 +165,7 @@ const IN_THE_DATABASE: [Scenario; 9] = [
 
 /// The same with rows in PostgreSQL.
 #[tokio::test]
-async fn nothing_of_all_that_is_in_a_dump_of_postgresql_shows_a_secret() {
+async fn a_dump_of_postgresql_shows_no_secret() {
     let ground = Ground::of_database();
     for scenario in IN_THE_DATABASE {
         scenario(&ground).await;
@@ -173,7 +173,7 @@ async fn nothing_of_all_that_is_in_a_dump_of_postgresql_shows_a_secret() {
 }
 
 #[tokio::test]
-async fn nothing_shows_a_secret_when_the_libraries_below_log_all_that_they_do() {
+async fn nothing_shows_a_secret_at_the_most_verbose_log_level_of_all_libraries() {
     log::set_logger(&LibraryLog).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
     let (log, _guard) = Log::start();
@@ -214,7 +214,7 @@ async fn nothing_shows_a_secret_when_the_libraries_below_log_all_that_they_do() 
 }
 
 #[test]
-fn a_canary_is_found_in_whatever_form_it_is_shown() {
+fn a_canary_is_found_in_every_encoding() {
     let canary = b"canary of the test: \xff+/?&";
     let secrets = [canary.to_vec(), b"another canary".to_vec()];
     let found = |text: &[u8]| search::canary(&secrets, text).is_some_and(|(secret, _)| secret == canary);
@@ -234,7 +234,7 @@ fn a_canary_is_found_in_whatever_form_it_is_shown() {
 }
 
 #[tokio::test]
-async fn a_canary_that_is_planted_in_a_file_of_sqlite_is_found() {
+async fn a_canary_in_a_file_of_sqlite_is_found() {
     let place = Place::file();
     let (_store, planted) = plant(&place).await;
     let Place::File { folder } = &place else { unreachable!() };
@@ -249,7 +249,7 @@ async fn a_canary_that_is_planted_in_a_file_of_sqlite_is_found() {
 }
 
 #[tokio::test]
-async fn a_canary_that_is_planted_in_postgresql_is_found_in_its_dump() {
+async fn a_canary_in_postgresql_is_found_in_its_dump() {
     let place = Place::Database(Database::new().await);
     let (_store, planted) = plant(&place).await;
     assert_found(&planted, &place);

@@ -65,7 +65,7 @@ async fn unreachable_for(world: &World) -> Option<Duration> {
 }
 
 #[tokio::test]
-async fn an_op_that_is_down_is_reported_within_two_minutes_and_once_an_hour_until_it_is_back() {
+async fn an_unreachable_op_is_reported_within_two_minutes_and_once_an_hour_until_it_answers() {
     for (fault, cause) in [
         (Fault::status(Endpoint::Poll, 503).always(), "503"),
         (Fault::reset(Endpoint::Poll).always(), "connection"),
@@ -98,7 +98,7 @@ async fn an_op_that_is_down_is_reported_within_two_minutes_and_once_an_hour_unti
 }
 
 #[tokio::test]
-async fn neither_short_trouble_nor_a_refusal_of_the_client_is_reported_as_unreachable() {
+async fn short_outages_and_refusals_of_the_client_are_not_reported_as_unreachable() {
     let world = world_of(|op| op.interval(10 * SECOND).decisions(DecisionPolicy::scripted())).await;
     for _ in 0..5 {
         world.waiting().await;
@@ -112,7 +112,7 @@ async fn neither_short_trouble_nor_a_refusal_of_the_client_is_reported_as_unreac
 }
 
 #[tokio::test]
-async fn an_op_whose_metadata_never_come_is_reported() {
+async fn an_op_whose_metadata_cannot_be_fetched_is_reported() {
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     for _ in 0..3 {
         world.waiting().await;
@@ -186,7 +186,7 @@ async fn rows_that_only_a_newer_release_can_read_are_reported() {
 }
 
 #[tokio::test]
-async fn an_unknown_error_code_is_reported_when_it_first_comes_and_once_an_hour() {
+async fn an_unknown_error_code_is_reported_at_its_first_occurrence_and_once_an_hour() {
     let world = world_of(|op| op.interval(10 * SECOND).decisions(DecisionPolicy::scripted())).await;
     for _ in 0..10 {
         world.waiting().await;
@@ -259,7 +259,7 @@ async fn rows_of_clients_that_appear_after_the_start_are_reported_within_a_minut
 }
 
 #[tokio::test]
-async fn a_store_that_counts_slowly_is_seldom_asked_to() {
+async fn a_store_that_counts_slowly_counts_rarely() {
     let clock = TestClock::automatic();
     let store = Troubled::on(&clock);
     let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone()));
@@ -279,7 +279,7 @@ async fn a_store_that_counts_slowly_is_seldom_asked_to() {
 }
 
 #[tokio::test]
-async fn a_stream_of_outcomes_asks_the_store_when_something_was_decided_and_not_after_each_poll() {
+async fn a_stream_of_outcomes_calls_the_store_after_decisions_and_not_after_each_poll() {
     let clock = TestClock::automatic();
     let op = provider(&clock).decisions(DecisionPolicy::after_polls(20)).start().unwrap();
     let client = client_of(&op, &clock).build().unwrap();

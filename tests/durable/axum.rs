@@ -111,7 +111,7 @@ async fn the_route_answers_every_method_with_a_status_and_no_redirect() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_which_method_and_which_credentials_are_wanted() {
+async fn a_refusal_names_the_allowed_method_and_the_required_credentials() {
     served(|caller| {
         let answer = caller.asked("GET", &bearer(&caller.token), "");
         assert!(answer.contains("\r\nallow: post\r\n"), "{answer}");
@@ -131,7 +131,7 @@ async fn a_refusal_says_which_method_and_which_credentials_are_wanted() {
 }
 
 #[tokio::test]
-async fn a_forged_ping_is_refused_while_its_body_has_not_come() {
+async fn a_forged_ping_is_refused_before_its_body_arrives() {
     served(|caller| {
         let stream = caller.started("POST", &bearer(&caller.forged()), 100);
         let answer = answer(stream);
@@ -141,7 +141,7 @@ async fn a_forged_ping_is_refused_while_its_body_has_not_come() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_announced_as_too_large_is_not_waited_for() {
+async fn a_body_announced_as_too_large_is_refused_at_once() {
     served(|caller| {
         let stream = caller.started("POST", &bearer(&caller.token), ping::BODY_LIMIT + 1);
         let answer = answer(stream);
@@ -151,7 +151,7 @@ async fn a_body_that_is_announced_as_too_large_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_genuine_ping_whose_body_trickles_in_is_given_up() {
+async fn a_genuine_ping_with_a_slow_body_is_refused() {
     served(|caller| {
         let mut stream = caller.started("POST", &bearer(&caller.token), 10_000);
         stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();

@@ -44,7 +44,7 @@ async fn a_cancelled_process_ends_as_cancelled_when_the_op_ends_it() {
 }
 
 #[tokio::test]
-async fn a_cancellation_that_does_not_get_through_is_repeated_with_the_polls() {
+async fn a_failed_cancellation_is_repeated_with_the_polls() {
     let world = cancellable().await;
     let id = world.waiting().await;
     world.op.misbehave(Fault::status(Endpoint::Cancellation, 503).times(2));
@@ -56,7 +56,7 @@ async fn a_cancellation_that_does_not_get_through_is_repeated_with_the_polls() {
 }
 
 #[tokio::test]
-async fn a_cancellation_endpoint_that_hangs_holds_up_no_poll_and_is_asked_ever_more_seldom() {
+async fn a_cancellation_endpoint_that_hangs_delays_no_poll_and_is_called_with_a_backoff() {
     let mut world = cancellable_at(|op| op.interval(30 * SECOND).no_expiry()).await;
     let ids = [world.waiting().await, world.waiting().await];
     world.op.misbehave(Fault::delay(Endpoint::Cancellation, HOUR).always());
@@ -94,7 +94,7 @@ async fn a_cancellation_endpoint_that_hangs_holds_up_no_poll_and_is_asked_ever_m
 }
 
 #[tokio::test]
-async fn no_more_cancellations_of_a_client_are_under_way_than_sixteen() {
+async fn a_client_has_at_most_sixteen_cancellations_in_flight() {
     let world = cancellable_at(|op| op.interval(HOUR).no_expiry()).await;
     let mut ids = Vec::new();
     for _ in 0..50 {
@@ -118,7 +118,7 @@ async fn no_more_cancellations_of_a_client_are_under_way_than_sixteen() {
 }
 
 #[tokio::test]
-async fn without_an_endpoint_only_this_side_knows() {
+async fn a_cancellation_without_an_endpoint_is_local() {
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     let id = world.waiting().await;
     assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::LocallyOnly);
@@ -127,7 +127,7 @@ async fn without_an_endpoint_only_this_side_knows() {
 }
 
 #[tokio::test]
-async fn an_approval_that_crosses_the_cancellation_is_delivered_and_says_so() {
+async fn an_approval_after_a_cancellation_is_delivered_and_marked() {
     let world = cancellable().await;
     let id = world.waiting().await;
     world.op.last_process().approve();
@@ -177,7 +177,7 @@ async fn a_cancellation_endpoint_without_tls_is_refused() {
 }
 
 #[tokio::test]
-async fn an_op_that_takes_json_alone_is_told_in_json_once_the_form_was_refused() {
+async fn a_cancellation_is_sent_as_json_if_the_op_refuses_the_form() {
     let world = cancellable_at(|op| op.cancellation_in_json()).await;
     let id = world.waiting().await;
     assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);
@@ -189,7 +189,7 @@ async fn an_op_that_takes_json_alone_is_told_in_json_once_the_form_was_refused()
 }
 
 #[tokio::test]
-async fn a_client_that_authenticates_in_the_form_has_no_json_to_send() {
+async fn a_client_that_authenticates_in_the_form_sends_no_json() {
     let clock = TestClock::automatic();
     let registered = TestClient::secret_post("poster", CLIENT_SECRET).redirect_uri(REDIRECT_URI);
     let op = provider(&clock).client(registered).decisions(DecisionPolicy::scripted()).cancellation_in_json();
@@ -214,7 +214,7 @@ async fn a_client_that_authenticates_in_the_form_has_no_json_to_send() {
 }
 
 #[tokio::test]
-async fn a_cancellation_that_the_op_refuses_for_good_is_not_repeated() {
+async fn a_cancellation_that_the_op_refuses_permanently_is_not_repeated() {
     let world = cancellable().await;
     let id = world.waiting().await;
     world.op.misbehave(Fault::error(Endpoint::Cancellation, "invalid_request").always());

@@ -49,7 +49,7 @@ fn deferred(sign_in: AcceptedSignIn) -> ProcessId {
 }
 
 #[tokio::test]
-async fn a_user_is_asked_polled_for_and_delivered_with_the_context() {
+async fn a_backchannel_sign_in_is_polled_and_delivered_with_its_context() {
     let world = ciba(|op| op.decisions(DecisionPolicy::after_polls(2))).await;
     let id = world.asked().await;
     let delivery = world.outcome().await;
@@ -64,7 +64,7 @@ async fn a_user_is_asked_polled_for_and_delivered_with_the_context() {
 }
 
 #[tokio::test]
-async fn waits_survive_restarts() {
+async fn backchannel_sign_ins_survive_restarts() {
     let mut world = undecided().await;
     let id = world.asked().await;
     world.sleep(12 * SECOND).await;
@@ -78,7 +78,7 @@ async fn waits_survive_restarts() {
 }
 
 #[tokio::test]
-async fn all_dialects_live_in_one_store() {
+async fn all_dialects_share_one_store() {
     let op = |op: TestProviderBuilder| op.both_dialects().ciba().decisions(DecisionPolicy::scripted());
     let world = world_with(op, |client| client, |poller| poller).await;
     let ids = [world.waiting().await, world.asked().await];
@@ -96,7 +96,7 @@ async fn all_dialects_live_in_one_store() {
 }
 
 #[tokio::test]
-async fn a_process_that_another_client_began_is_tracked() {
+async fn a_process_started_by_a_stateless_client_is_tracked() {
     let world = ciba(|op| op.decisions(DecisionPolicy::after_polls(1))).await;
     let pending = world.ask().send().await.unwrap();
     let id = world.poller.track(&pending).await.unwrap();
@@ -170,7 +170,7 @@ async fn a_forged_ping_is_refused() {
 }
 
 #[tokio::test]
-async fn in_poll_mode_the_op_gets_no_token() {
+async fn poll_mode_sends_no_notification_token() {
     let world = world_with(|op| op.ciba(), |client| client, |poller| poller.receives_pings()).await;
     world.asked().await;
     assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
@@ -178,7 +178,7 @@ async fn in_poll_mode_the_op_gets_no_token() {
 }
 
 #[tokio::test]
-async fn a_refused_request_leaves_nothing_and_frees_its_key() {
+async fn a_refused_request_leaves_no_row_and_releases_its_key() {
     let world = ciba(|op| op.user_code("1234").decisions(DecisionPolicy::scripted())).await;
     let ask = || world.ask().idempotency_key("order 4711");
     for (request, refusal) in [
@@ -232,7 +232,7 @@ async fn a_replica_that_dies_during_the_request_leaves_an_unknown_outcome() {
 }
 
 #[tokio::test]
-async fn a_cancellation_stays_local() {
+async fn a_cancellation_is_local() {
     let world = undecided().await;
     let id = world.asked().await;
     assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::LocallyOnly);
@@ -255,7 +255,7 @@ async fn a_request_of_a_client_that_the_poller_lacks_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_crowd_is_asked_at_once() {
+async fn many_users_are_asked_concurrently() {
     let world = ciba(|op| op.decisions(DecisionPolicy::after_polls(1))).await;
     let mut asking = JoinSet::new();
     for number in 0..80_u32 {

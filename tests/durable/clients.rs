@@ -70,7 +70,7 @@ async fn a_secret_is_replaced_in_all_clones_of_a_client_while_the_poller_uses_on
 }
 
 #[tokio::test]
-async fn a_poll_in_flight_with_the_former_secret_does_not_stop_the_polls_of_the_client() {
+async fn the_refusal_of_a_poll_with_the_previous_secret_does_not_trip_the_breaker() {
     let world = world_of(|op| op).await;
     world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, 20 * SECOND));
@@ -88,7 +88,7 @@ async fn a_poll_in_flight_with_the_former_secret_does_not_stop_the_polls_of_the_
 }
 
 #[tokio::test]
-async fn only_a_client_that_is_there_is_replaced_and_only_by_one_that_cannot_be_confused() {
+async fn replace_client_needs_an_existing_client_and_a_distinct_redirect_uri() {
     let world = world_of(|op| op).await;
     let op = provider(&world.clock).host("neighbour.test").without_iss().start().unwrap();
     let stranger = client_of(&op, &world.clock).redirect_uri("https://rp.test/neighbour").build().unwrap();
@@ -151,7 +151,7 @@ fn clients(op: &TestProvider, clock: &TestClock, count: usize) -> Vec<Client> {
 }
 
 #[tokio::test]
-async fn ten_thousand_clients_are_added_without_a_call_to_the_store_for_each() {
+async fn adding_ten_thousand_clients_does_not_call_the_store_for_each() {
     let clock = TestClock::automatic();
     let op = provider(&clock).start().unwrap();
     let store = Troubled::on(&clock);
@@ -169,7 +169,7 @@ async fn ten_thousand_clients_are_added_without_a_call_to_the_store_for_each() {
 }
 
 #[tokio::test]
-async fn a_flood_of_one_clients_outcomes_does_not_hold_up_another_clients() {
+async fn many_outcomes_of_one_client_do_not_delay_those_of_another() {
     let clock = TestClock::automatic();
     let ops = ["flood.test", "single.test"].map(|host| provider(&clock).host(host).start().unwrap());
     let clients = [&ops[0], &ops[1]].map(|op| client_of(op, &clock).build().unwrap());

@@ -107,7 +107,7 @@ async fn a_single_row_whose_claim_shows_each_small_jump_is_polled() {
 }
 
 #[tokio::test]
-async fn small_jumps_while_due_times_are_put_right_add_up() {
+async fn small_jumps_during_a_correction_of_due_times_add_up() {
     let world = waiting_world().await;
     let replica = world.replica(11).await;
     world.sleep(INTERVAL / 2).await;
@@ -142,7 +142,7 @@ async fn a_jump_forward_shortens_no_retry_after() {
 }
 
 #[tokio::test]
-async fn a_poll_under_way_in_a_suspend_settles_its_row_although_the_lease_ran_out() {
+async fn a_poll_in_flight_during_a_suspend_settles_its_row_although_the_lease_expired() {
     let world = without_dpop().await;
     world.waiting().await;
     world.op.last_process().deny();
@@ -164,7 +164,7 @@ async fn a_poll_under_way_in_a_suspend_settles_its_row_although_the_lease_ran_ou
 
 /// A request is not repeated with a nonce if the lease of its row has ended meanwhile.
 #[tokio::test]
-async fn a_challenge_that_comes_after_a_suspend_is_not_answered() {
+async fn a_nonce_challenge_received_after_a_suspend_is_not_answered() {
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, 60 * SECOND));
@@ -185,7 +185,7 @@ async fn without_dpop() -> crate::support::World {
 }
 
 #[tokio::test]
-async fn a_poll_that_was_about_to_leave_when_its_machine_was_suspended_does_not_leave() {
+async fn a_poll_that_was_about_to_be_sent_before_a_suspend_is_not_sent_after_it() {
     let mut world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     world.waiting().await;
     world.sleep(2 * SECOND).await;

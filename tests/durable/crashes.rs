@@ -24,7 +24,7 @@ impl Dice {
 }
 
 #[tokio::test]
-async fn every_process_ends_in_one_outcome_whatever_dies_and_what_the_op_decided_is_what_comes() {
+async fn every_process_ends_in_the_ops_decision_through_random_crashes() {
     for seed in 1..=6 {
         run(seed).await;
     }
@@ -89,7 +89,7 @@ async fn collect(world: &World, mut waiting: BTreeSet<openid_deferred::store::Pr
 }
 
 #[tokio::test]
-async fn a_ping_brings_a_poll_forward_whose_replica_has_died_once_its_lease_has_run_out() {
+async fn a_ping_advances_a_poll_whose_replica_died_when_its_lease_expires() {
     let mut world =
         crate::troubled::world_with(|op| op.interval(HOUR).decisions(DecisionPolicy::scripted()), |client| client)
             .await;

@@ -30,7 +30,7 @@ async fn return_together(world: &World, users: usize) -> Vec<Result<AcceptedSign
 }
 
 #[tokio::test]
-async fn no_more_exchanges_are_under_way_than_was_set() {
+async fn exchanges_in_flight_do_not_exceed_the_limit() {
     let limits = Limits::new().exchanges(10);
     let world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
     world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND).always());
@@ -51,7 +51,7 @@ async fn no_more_exchanges_are_under_way_than_was_set() {
 }
 
 #[tokio::test]
-async fn a_user_whose_turn_does_not_come_is_told_to_reload_and_nothing_is_spent() {
+async fn an_exchange_without_a_free_slot_fails_and_keeps_the_code() {
     let limits = Limits::new().exchanges(1);
     let world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
     world.op.misbehave(Fault::delay(Endpoint::Exchange, 20 * SECOND).times(2));
@@ -124,7 +124,7 @@ async fn a_slow_provider_does_not_delay_users_of_another_one() {
 }
 
 #[tokio::test]
-async fn many_slow_providers_together_do_not_hold_up_a_fast_one() {
+async fn many_slow_providers_do_not_delay_a_fast_one() {
     const INTERVAL: Duration = Duration::from_secs(30);
     const SLOW: usize = 20;
     let clock = TestClock::automatic();
@@ -190,7 +190,7 @@ fn gaps(op: &TestProvider, end: Duration) -> BTreeMap<String, Duration> {
 }
 
 #[tokio::test]
-async fn no_more_polls_are_under_way_in_all_than_was_set() {
+async fn polls_in_flight_of_all_clients_do_not_exceed_the_limit() {
     let world = world_with(|op| op.interval(30 * SECOND), |client| client, |poller| poller.in_flight(5)).await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, SECOND).always());
     for _ in 0..50 {
@@ -230,7 +230,7 @@ async fn many_clients(clients: usize) -> (crate::troubled::World, Vec<openid_def
 }
 
 #[tokio::test]
-async fn idle_clients_cost_a_busy_one_nothing() {
+async fn idle_clients_do_not_delay_a_busy_one() {
     const CLIENTS: usize = 1_000;
     let (world, _) = many_clients(CLIENTS).await;
     for _ in 0..50 {
@@ -250,7 +250,7 @@ async fn idle_clients_cost_a_busy_one_nothing() {
 }
 
 #[tokio::test]
-async fn what_another_replica_takes_for_an_idle_client_is_polled_soon() {
+async fn a_sign_in_accepted_by_another_replica_for_an_idle_client_is_polled_soon() {
     let (world, clients) = many_clients(300).await;
     world.sleep(120 * SECOND).await;
     // A replica that only takes users and notifies no other replica.

@@ -12,7 +12,7 @@ use crate::support::{HOUR, SECOND, World, happened, next, world, world_with};
 use crate::troubled;
 
 #[tokio::test]
-async fn an_outcome_that_is_dropped_comes_again_later_each_time() {
+async fn a_dropped_outcome_is_delivered_again_after_growing_pauses() {
     let world = world().await;
     world.waiting().await;
     let mut outcomes = world.poller.outcomes();
@@ -30,7 +30,7 @@ async fn an_outcome_that_is_dropped_comes_again_later_each_time() {
 }
 
 #[tokio::test]
-async fn only_deliveries_that_the_application_received_lengthen_the_pause() {
+async fn only_deliveries_received_by_the_application_lengthen_the_pause() {
     let world = world().await;
     decided(&world, 12).await;
     for _ in 0..10 {
@@ -50,7 +50,7 @@ async fn only_deliveries_that_the_application_received_lengthen_the_pause() {
 }
 
 #[tokio::test]
-async fn an_outcome_in_hand_is_delivered_to_no_other_stream() {
+async fn an_outcome_held_by_the_application_is_delivered_to_no_other_stream() {
     let world = world().await;
     world.waiting().await;
     let delivery = world.outcome().await;
@@ -66,7 +66,7 @@ async fn an_outcome_in_hand_is_delivered_to_no_other_stream() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_a_consumer_does_not_let_go_of_is_reported_and_delivered_elsewhere() {
+async fn an_outcome_held_for_too_long_is_reported_and_delivered_to_another_consumer() {
     let world = world().await;
     let id = world.waiting().await;
     let mut events = world.poller.events();
@@ -89,7 +89,7 @@ async fn an_outcome_that_a_consumer_does_not_let_go_of_is_reported_and_delivered
 }
 
 #[tokio::test]
-async fn how_long_a_delivery_may_be_held_can_be_set() {
+async fn the_longest_time_of_a_delivery_is_a_setting() {
     let world = world_with(|op| op, |client| client, |poller| poller.longest_delivery(60 * SECOND)).await;
     let id = world.waiting().await;
     let hung = world.outcome().await;
@@ -101,7 +101,7 @@ async fn how_long_a_delivery_may_be_held_can_be_set() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_nobody_acknowledges_is_kept_for_ever_or_for_the_time_that_is_set() {
+async fn an_unacknowledged_outcome_is_kept_for_ever_or_for_the_configured_time() {
     const DAY: Duration = Duration::from_secs(86_400);
     for (kept, expires_after) in [(None, None), (Some(3 * DAY), Some(3 * DAY)), (Some(SECOND), Some(DAY))] {
         let keep = |poller: PollerBuilder| if let Some(time) = kept { poller.keep_outcomes(time) } else { poller };
@@ -140,7 +140,7 @@ async fn decided(world: &World, count: usize) {
 }
 
 #[tokio::test]
-async fn a_graceful_shutdown_gives_back_what_a_stream_has_taken_in_advance() {
+async fn a_graceful_shutdown_releases_prefetched_outcomes() {
     let world = world().await;
     decided(&world, 3).await;
     let mut outcomes = world.poller.outcomes();
@@ -167,7 +167,7 @@ async fn decided_in_a_slow_store() -> troubled::World {
 }
 
 #[tokio::test]
-async fn a_claim_that_is_under_way_at_a_graceful_shutdown_is_given_back() {
+async fn a_claim_in_flight_at_a_graceful_shutdown_is_released() {
     let world = decided_in_a_slow_store().await;
     world.store.delay("claim_outcomes", 2 * SECOND);
     let mut outcomes = world.poller.outcomes();
@@ -184,7 +184,7 @@ async fn a_claim_that_is_under_way_at_a_graceful_shutdown_is_given_back() {
 }
 
 #[tokio::test]
-async fn an_outcome_whose_claim_ran_out_in_a_suspend_is_not_delivered_after_its_acknowledgement() {
+async fn an_outcome_whose_claim_expired_in_a_suspend_is_not_delivered_after_its_acknowledgement() {
     let world = decided_in_a_slow_store().await;
     world.store.delay("claim_outcomes", 60 * SECOND);
     let mut outcomes = world.poller.outcomes();
@@ -205,7 +205,7 @@ async fn an_outcome_whose_claim_ran_out_in_a_suspend_is_not_delivered_after_its_
 }
 
 #[tokio::test]
-async fn a_stream_that_is_dropped_gives_back_what_it_has_taken_in_advance() {
+async fn a_dropped_stream_releases_its_prefetched_outcomes() {
     let world = world().await;
     decided(&world, 3).await;
     let mut outcomes = world.poller.outcomes();
@@ -220,7 +220,7 @@ async fn a_stream_that_is_dropped_gives_back_what_it_has_taken_in_advance() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_hangs_keeps_no_other_outcome_than_the_one_in_hand() {
+async fn a_consumer_that_hangs_delays_only_the_outcome_that_it_holds() {
     let world = world().await;
     decided(&world, 3).await;
     let mut outcomes = world.poller.outcomes();
@@ -262,7 +262,7 @@ async fn a_consumer_that_is_slow_gets_each_outcome_once() {
 }
 
 #[tokio::test]
-async fn an_outcome_survives_the_process_that_had_it() {
+async fn an_outcome_is_delivered_again_if_its_consumer_dies() {
     let mut world = world().await;
     let id = world.waiting().await;
     let delivery = world.outcome().await;
@@ -281,7 +281,7 @@ async fn an_outcome_survives_the_process_that_had_it() {
 }
 
 #[tokio::test]
-async fn an_outcome_comes_back_from_the_dead_as_soon_as_was_set() {
+async fn outcomes_of_a_killed_process_are_delivered_after_the_configured_lease() {
     let world = world_with(|op| op, |client| client, |poller| poller.delivery_lease(20 * SECOND)).await;
     world.waiting().await;
     let delivery = world.outcome().await;
@@ -339,7 +339,7 @@ async fn an_invalid_answer_is_kept_for_analysis_until_the_acknowledgement() {
 }
 
 #[tokio::test]
-async fn a_rejected_response_is_not_kept_if_the_application_does_not_want_it() {
+async fn a_rejected_response_is_not_kept_if_the_setting_is_off() {
     let world = world_with(|op| op, |client| client, PollerBuilder::without_rejected_responses).await;
     world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::broken_signature()).after_success());
     world.waiting().await;
@@ -356,7 +356,7 @@ async fn an_approved_outcome_has_no_rejected_response() {
 }
 
 #[tokio::test]
-async fn what_a_dropped_next_had_claimed_is_not_delivered_after_its_acknowledgement() {
+async fn an_outcome_claimed_by_a_dropped_next_is_not_delivered_after_its_acknowledgement() {
     let world = world().await;
     decided(&world, 1).await;
     let mut first = world.poller.outcomes();
@@ -385,7 +385,7 @@ async fn what_a_dropped_next_had_claimed_is_not_delivered_after_its_acknowledgem
 }
 
 #[tokio::test]
-async fn a_consumer_that_drops_next_and_hangs_leaves_no_call_to_the_store_under_way() {
+async fn a_consumer_that_drops_next_and_hangs_leaves_no_store_call_in_flight() {
     let world = troubled::world(DecisionPolicy::immediately()).await;
     for _ in 0..3 {
         world.waiting().await;

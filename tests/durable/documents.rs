@@ -41,7 +41,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn the_last_poll_before_the_expiry_leaves_in_time_while_new_metadata_does_not_come() {
+async fn the_final_poll_is_sent_in_time_while_the_refresh_of_metadata_hangs() {
     let world =
         world_of(|op| op.decisions(DecisionPolicy::scripted()).interval(7200 * SECOND).expires_in(4000 * SECOND)).await;
     let _id = world.waiting().await;
@@ -56,7 +56,7 @@ async fn the_last_poll_before_the_expiry_leaves_in_time_while_new_metadata_does_
 }
 
 #[tokio::test]
-async fn an_outage_of_the_keys_is_in_the_log_once_for_each_process_and_when_it_is_given_up() {
+async fn an_outage_of_keys_is_logged_once_for_each_process_and_when_its_validation_is_given_up() {
     let (log, _guard) = Log::start();
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
@@ -83,7 +83,7 @@ async fn an_outage_of_the_keys_is_in_the_log_once_for_each_process_and_when_it_i
 }
 
 #[tokio::test]
-async fn a_document_that_is_out_of_date_is_named_in_the_log() {
+async fn an_outdated_document_is_named_in_the_log() {
     let (log, _guard) = Log::start();
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     let _id = world.waiting().await;

@@ -22,7 +22,7 @@ fn encrypting(key: &DecryptionKey) -> impl FnOnce(TestProviderBuilder) -> TestPr
 }
 
 #[tokio::test]
-async fn an_encrypted_token_is_decrypted_and_its_signed_inside_delivered() {
+async fn an_encrypted_token_is_decrypted_and_the_signed_one_inside_is_delivered() {
     let key = key();
     let world = world_with(encrypting(&key), |client| client.decryption_key(key.clone()), |poller| poller).await;
     let id = world.waiting().await;
@@ -45,7 +45,7 @@ async fn answered_without_the_key(key: &DecryptionKey) -> World {
 }
 
 #[tokio::test]
-async fn an_answer_is_kept_until_the_key_is_deployed_and_never_asked_for_again() {
+async fn an_answer_is_kept_until_its_decryption_key_is_deployed() {
     let key = key();
     let world = answered_without_the_key(&key).await;
     world.client.replace_decryption_keys([key]).unwrap();

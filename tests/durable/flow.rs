@@ -29,7 +29,7 @@ async fn a_deferred_sign_in_is_stored_polled_delivered_and_acknowledged() {
 }
 
 #[tokio::test]
-async fn of_two_tabs_the_outcome_is_that_of_the_one_that_came_back() {
+async fn a_response_is_accepted_only_with_the_session_of_its_tab() {
     let mut world = world().await;
     let (url, first) = world.client.authorize().context("case A").start().await.unwrap();
     let (_, second) = world.client.authorize().context("case B").start().await.unwrap();
@@ -61,7 +61,7 @@ async fn a_denial_is_delivered_with_its_reason() {
 }
 
 #[tokio::test]
-async fn an_answer_that_the_op_gives_at_once_comes_back_at_once_and_is_not_delivered() {
+async fn an_immediate_answer_is_returned_and_not_delivered() {
     let world = world_of(|op| op.answer_with_code()).await;
     let request = world.client.authorize().context("context").response_type(ResponseType::DeferredCodeOrCode);
     let (url, session) = request.start().await.unwrap();
@@ -97,7 +97,7 @@ async fn a_second_response_for_one_session_sends_nothing_and_names_the_first_pro
 }
 
 #[tokio::test]
-async fn an_exchange_that_never_left_leaves_the_code_unspent() {
+async fn a_code_stays_unspent_if_the_exchange_was_not_sent() {
     let world = world().await;
     let (query, session) = world.user_returns().await;
     let keyring = crate::support::keyring();
@@ -149,7 +149,7 @@ async fn an_exchange_whose_answer_is_lost_is_an_error_and_is_never_sent_again() 
 }
 
 #[tokio::test]
-async fn an_exchange_that_died_half_way_is_delivered_as_unknown() {
+async fn an_exchange_whose_replica_died_is_delivered_as_unknown() {
     let mut world = world().await;
     let (query, session) = world.user_returns().await;
     world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND).after_processing());
@@ -166,7 +166,7 @@ async fn an_exchange_that_died_half_way_is_delivered_as_unknown() {
 }
 
 #[tokio::test]
-async fn an_exchange_goes_on_when_the_browser_has_hung_up() {
+async fn an_exchange_continues_when_the_browser_disconnects() {
     let world = world().await;
     let (query, session) = world.user_returns().await;
     world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND).after_processing());
@@ -180,7 +180,7 @@ async fn an_exchange_goes_on_when_the_browser_has_hung_up() {
 }
 
 #[tokio::test]
-async fn a_process_from_elsewhere_is_tracked_once_and_delivered() {
+async fn a_process_of_a_stateless_client_is_tracked_once_and_delivered() {
     let world = world().await;
     let (query, session) = world.user_returns().await;
     let Ok(SignIn::Deferred(pending)) = world.client.authorization_response(&query, session).await else {
@@ -196,7 +196,7 @@ async fn a_process_from_elsewhere_is_tracked_once_and_delivered() {
 }
 
 #[tokio::test]
-async fn an_immediate_answer_that_cannot_be_verified_is_kept_until_it_can() {
+async fn an_immediate_answer_is_kept_until_it_can_be_verified() {
     let mut world = world_of(|op| op.answer_with_code()).await;
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let request = world.client.authorize().context("context").response_type(ResponseType::DeferredCodeOrCode);
@@ -217,7 +217,7 @@ async fn an_immediate_answer_that_cannot_be_verified_is_kept_until_it_can() {
 }
 
 #[tokio::test]
-async fn a_second_response_for_a_session_whose_exchange_failed_or_whose_outcome_was_taken_says_that_it_is_over() {
+async fn a_second_response_for_an_ended_session_is_an_error() {
     let world = world().await;
     let keyring = crate::support::keyring();
     for fails in [true, false] {
@@ -241,7 +241,7 @@ async fn a_second_response_for_a_session_whose_exchange_failed_or_whose_outcome_
 }
 
 #[tokio::test]
-async fn the_interim_token_that_comes_again_as_the_final_one_is_invalid_after_a_restart_too() {
+async fn the_interim_token_as_the_final_one_is_invalid_after_a_restart() {
     for restarts in [false, true] {
         let mut world = world_of(|op| op.decisions(DecisionPolicy::after_polls(2))).await;
         world.waiting().await;

@@ -61,7 +61,7 @@ async fn a_deferred_grant_is_polled_and_delivered_with_its_context() {
 }
 
 #[tokio::test]
-async fn a_sign_in_is_polled_and_delivered_as_in_the_other_dialect() {
+async fn a_sign_in_is_polled_and_delivered() {
     let world = ietf(|op| op.decisions(DecisionPolicy::after_polls(2))).await;
     let id = world.waiting().await;
     let delivery = world.outcome().await;
@@ -94,7 +94,7 @@ async fn pending_grants_survive_restarts() {
 }
 
 #[tokio::test]
-async fn both_dialects_live_in_one_store() {
+async fn both_dialects_share_one_store() {
     let world = world_with(|op| op.both_dialects().decisions(DecisionPolicy::scripted()), |c| c, |p| p).await;
     let (sign_in, grant) = (world.waiting().await, world.waiting_grant().await);
     let processes = world.op.processes();
@@ -200,7 +200,7 @@ async fn a_callback_with_the_token_of_the_request_brings_the_poll_forward() {
 }
 
 #[tokio::test]
-async fn callbacks_without_a_token_are_a_hint_that_costs_one_poll_per_interval() {
+async fn callbacks_without_a_token_cause_at_most_one_poll_per_interval() {
     let (world, pings) = notified(false).await;
     world.waiting_grant().await;
     assert!(world.op.last_process().notification_token().is_none());
@@ -237,7 +237,7 @@ async fn repeated_callbacks_without_a_token_do_not_multiply_the_polls_of_a_pendi
 }
 
 #[tokio::test]
-async fn a_cancellation_revokes_the_code_or_stays_local() {
+async fn a_cancellation_revokes_the_code_if_the_server_supports_it() {
     for supported in [true, false] {
         let world = ietf(|op| {
             let op = op.decisions(DecisionPolicy::scripted());
@@ -280,7 +280,7 @@ async fn a_request_of_a_client_that_the_poller_lacks_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_refused_request_is_the_ops_error_and_leaves_nothing() {
+async fn a_refused_request_is_the_ops_error_and_leaves_no_row() {
     let world = undecided().await;
     world.op.misbehave(Fault::error(Endpoint::ClientCredentials, "invalid_scope"));
     let request = world.client.token_request(Grant::client_credentials());
@@ -347,7 +347,7 @@ async fn a_replica_that_dies_during_the_request_leaves_an_unknown_outcome() {
 }
 
 #[tokio::test]
-async fn a_uri_is_not_in_the_status_while_the_ops_answer_is_verified() {
+async fn the_interaction_uri_is_not_in_the_status_while_the_answer_is_verified() {
     let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
     let id = world.waiting().await;
     assert!(world.poller.status(id).await.unwrap().unwrap().interaction_uri().is_some());
@@ -360,7 +360,7 @@ async fn a_uri_is_not_in_the_status_while_the_ops_answer_is_verified() {
 }
 
 #[tokio::test]
-async fn a_repeated_cancellation_says_again_that_the_op_does_not_know_of_it() {
+async fn a_repeated_cancellation_reports_again_that_it_is_local() {
     // Each dialect in turn is the one whose cancellations the OP cannot be told of.
     let world = world_with(
         |op| op.both_dialects().without_deferral_code_revocation().decisions(DecisionPolicy::scripted()),
@@ -379,7 +379,7 @@ async fn a_repeated_cancellation_says_again_that_the_op_does_not_know_of_it() {
 }
 
 #[tokio::test]
-async fn the_status_is_up_to_date_when_an_event_says_that_the_user_is_needed_or_has_come() {
+async fn the_status_is_current_when_an_interaction_event_is_emitted() {
     let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
     let id = world.waiting_grant().await;
     let mut events = world.poller.events();
@@ -406,7 +406,7 @@ async fn the_status_is_up_to_date_when_an_event_says_that_the_user_is_needed_or_
 }
 
 #[tokio::test]
-async fn tokens_of_a_request_whose_caller_has_gone_are_revoked() {
+async fn tokens_of_a_dropped_token_request_are_revoked() {
     let world = ietf(|op| op.answers_at_once()).await;
     world.op.misbehave(Fault::delay(Endpoint::ClientCredentials, 2 * SECOND));
     tokio::select! {
@@ -422,7 +422,7 @@ async fn tokens_of_a_request_whose_caller_has_gone_are_revoked() {
 }
 
 #[tokio::test]
-async fn an_op_that_cannot_revoke_codes_after_all_is_asked_once() {
+async fn an_op_that_refuses_to_revoke_codes_is_asked_once() {
     let world = ietf(|op| op.interval(HOUR / 6).decisions(DecisionPolicy::scripted())).await;
     let id = world.waiting_grant().await;
     world.op.misbehave(Fault::error(Endpoint::Revocation, "unsupported_token_type").always());

@@ -19,7 +19,7 @@ async fn returned(world: &World) -> (String, impl Fn() -> AuthorizationSession) 
 }
 
 #[tokio::test]
-async fn a_signed_response_becomes_a_process_and_a_second_one_names_it() {
+async fn a_signed_response_starts_a_process_and_a_repeated_one_names_it() {
     let world = jwt_world().await;
     let (query, session) = returned(&world).await;
     let first = world.poller.authorization_response(&query, session()).await;
@@ -33,7 +33,7 @@ async fn a_signed_response_becomes_a_process_and_a_second_one_names_it() {
 }
 
 #[tokio::test]
-async fn a_response_whose_key_is_out_of_reach_leaves_the_session_unspent_and_can_be_reloaded() {
+async fn a_response_whose_key_is_unavailable_leaves_the_session_unspent_and_can_be_reloaded() {
     let world = jwt_world().await;
     let (query, session) = returned(&world).await;
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
@@ -50,7 +50,7 @@ async fn a_response_whose_key_is_out_of_reach_leaves_the_session_unspent_and_can
 }
 
 #[tokio::test]
-async fn a_plain_or_forged_response_does_not_take_the_sessions_place() {
+async fn a_plain_or_forged_response_does_not_spend_the_session() {
     let world = jwt_world().await;
     world.op.misbehave(Fault::jwt_response(IdTokenForgery::foreign_key()));
     let (forged, _) = world.user_returns().await;
@@ -66,7 +66,7 @@ async fn a_plain_or_forged_response_does_not_take_the_sessions_place() {
 }
 
 #[tokio::test]
-async fn a_response_that_comes_late_sends_nothing_and_names_the_process_if_there_is_one() {
+async fn a_late_response_sends_nothing_and_names_the_process_if_there_is_one() {
     let world = jwt_world().await;
     let (query, session) = returned(&world).await;
     let (late, late_session) = returned(&world).await;

@@ -46,7 +46,7 @@ async fn a_process_is_tracked_with_the_success_that_a_dropped_poll_brings() {
 }
 
 #[tokio::test]
-async fn a_process_whose_dropped_poll_is_answered_with_pending_is_tracked_and_asked_on() {
+async fn a_process_whose_dropped_poll_is_answered_with_pending_is_tracked_and_polled() {
     let world = world().await;
     let pending = with_a_poll_under_way(&world).await;
     world.poller.track(&pending).await.unwrap();
@@ -94,7 +94,7 @@ async fn world_behind_a_network_that_holds_an_answer_for(time: Duration) -> Worl
 }
 
 #[tokio::test]
-async fn a_success_that_is_read_after_a_suspend_is_judged_by_when_it_came() {
+async fn a_success_read_after_a_suspend_is_validated_by_its_time_of_receipt() {
     let world = world_behind_a_network_that_holds_an_answer_for(60 * SECOND).await;
     world.waiting().await;
     while world.polls().is_empty() {
@@ -132,7 +132,7 @@ async fn a_late_success_whose_id_token_has_expired_replaces_an_unknown_outcome_a
 }
 
 #[tokio::test]
-async fn a_success_that_comes_after_the_lease_of_its_poll_is_stored_all_the_same() {
+async fn a_success_received_after_the_lease_of_its_poll_is_stored() {
     let world = world_behind_a_network_that_holds_an_answer_for(LEASE + SECOND).await;
     world.waiting().await;
     let delivery = world.outcome().await;

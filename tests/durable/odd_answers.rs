@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::{CLIENT_ID, HOUR, REDIRECT_URI, SECOND, World, client_of, poller_of, provider, world_of};
 
 #[tokio::test]
-async fn a_final_answer_in_an_odd_wrapping_is_committed_and_validated_on_another_day() {
+async fn an_unusual_final_answer_is_stored_and_validated_later() {
     for fault in [
         Fault::byte_order_mark(Endpoint::Poll),
         Fault::success_status(Endpoint::Poll, 202),
@@ -37,7 +37,7 @@ async fn a_final_answer_in_an_odd_wrapping_is_committed_and_validated_on_another
 
 /// A stored answer has a few levels more than the answer itself, and must still be readable.
 #[tokio::test]
-async fn a_deeply_nested_answer_does_not_keep_a_sign_in_from_its_outcome() {
+async fn a_deeply_nested_answer_does_not_prevent_an_outcome() {
     fn nested(levels: usize) -> Value {
         (1..levels).fold(json!([]), |inner, _| json!([inner]))
     }
@@ -63,7 +63,7 @@ async fn a_deeply_nested_answer_does_not_keep_a_sign_in_from_its_outcome() {
 }
 
 #[tokio::test]
-async fn tokens_that_come_with_a_denial_are_revoked_and_it_is_a_denial() {
+async fn tokens_beside_a_denial_are_revoked_and_the_denial_counts() {
     let world = world_of(|op| op.decisions(DecisionPolicy::immediately())).await;
     world.waiting().await;
     world.op.misbehave(Fault::edit_json(Endpoint::Poll, |members| {
@@ -77,7 +77,7 @@ async fn tokens_that_come_with_a_denial_are_revoked_and_it_is_a_denial() {
 }
 
 #[tokio::test]
-async fn a_denial_counts_with_any_status_and_a_gateways_does_not() {
+async fn a_denial_counts_with_every_status_that_gateways_do_not_send() {
     for status in [200, 403, 404, 429] {
         let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
         world.waiting().await;
@@ -92,7 +92,7 @@ async fn a_denial_counts_with_any_status_and_a_gateways_does_not() {
 }
 
 #[tokio::test]
-async fn a_user_whose_exchange_was_turned_away_can_reload() {
+async fn a_user_whose_exchange_was_refused_can_reload() {
     let world = world_of(|op| op).await;
     let (query, session) = world.user_returns().await;
     let sealed = session.seal(&crate::support::keyring()).unwrap();
@@ -148,7 +148,7 @@ async fn slow_world(signature: Duration) -> (World, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn a_lease_is_long_enough_for_a_slow_signer_a_nonce_challenge_and_an_answer_that_is_held() {
+async fn a_lease_covers_a_slow_signer_a_nonce_challenge_and_a_long_poll() {
     let (world, _) = slow_world(29 * SECOND).await;
     world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, 29 * SECOND).times(2));
@@ -159,7 +159,7 @@ async fn a_lease_is_long_enough_for_a_slow_signer_a_nonce_challenge_and_an_answe
 }
 
 #[tokio::test]
-async fn a_poll_whose_assertion_was_being_signed_in_a_suspend_does_not_leave() {
+async fn a_poll_whose_assertion_was_signed_during_a_suspend_is_not_sent() {
     let (world, begun) = slow_world(3 * SECOND).await;
     world.waiting().await;
     let before = begun.load(Ordering::Relaxed);

@@ -18,7 +18,7 @@ async fn undecided() -> World {
 }
 
 #[tokio::test]
-async fn an_operator_sees_why_a_sign_in_waits_and_the_trouble_is_gone_with_the_next_answer() {
+async fn an_operator_sees_why_a_sign_in_waits_and_the_next_answer_clears_the_error() {
     let world = undecided().await;
     let started_at = world.clock.now();
     let id = world.waiting().await;
@@ -57,7 +57,7 @@ async fn an_operator_sees_why_a_sign_in_waits_and_the_trouble_is_gone_with_the_n
 }
 
 #[tokio::test]
-async fn everything_with_a_reference_is_found_and_erased() {
+async fn all_sign_ins_with_a_reference_are_found_and_erased() {
     let world = undecided().await;
     let sign_in = async |reference: Option<&str>| {
         let request = world.client.authorize();

@@ -80,7 +80,7 @@ async fn deliver(receiver: &Receiver, ping: &Ping) -> StatusCode {
 }
 
 #[tokio::test]
-async fn a_genuine_ping_is_answered_before_the_one_poll_that_it_brings_forward() {
+async fn a_genuine_ping_is_answered_before_its_poll() {
     let pinged = pinged().await;
     pinged.world.waiting().await;
     pinged.world.sleep(60 * SECOND).await;
@@ -152,7 +152,7 @@ async fn a_ping_without_a_decision_changes_nothing_but_one_poll() {
 }
 
 #[tokio::test]
-async fn after_a_slow_down_pings_bring_nothing_forward() {
+async fn after_a_slow_down_pings_advance_no_poll() {
     let pinged = pinged().await;
     pinged.world.waiting().await;
     pinged.world.op.last_process().slow_down_next();
@@ -183,7 +183,7 @@ async fn a_ping_never_brings_a_poll_before_the_time_that_the_op_asked_for() {
 }
 
 #[tokio::test]
-async fn a_ping_during_a_poll_is_remembered_for_one_more_after_it() {
+async fn a_ping_during_a_poll_causes_one_more_poll_after_it() {
     let pinged = pinged().await;
     pinged.world.waiting().await;
     pinged.world.op.misbehave(Fault::delay(Endpoint::Poll, 20 * SECOND).after_processing());
@@ -203,7 +203,7 @@ async fn a_ping_during_a_poll_is_remembered_for_one_more_after_it() {
 }
 
 #[tokio::test]
-async fn a_ping_that_overtakes_the_exchange_response_is_remembered() {
+async fn a_ping_before_the_exchange_response_is_recorded() {
     let pinged = pinged().await;
     let (query, session) = pinged.world.user_returns().await;
     pinged.world.op.last_process().approve();
@@ -223,7 +223,7 @@ async fn a_ping_that_overtakes_the_exchange_response_is_remembered() {
 }
 
 #[tokio::test]
-async fn a_ping_after_the_end_is_welcome_and_useless() {
+async fn a_ping_after_the_end_is_accepted_without_effect() {
     let pinged = pinged().await;
     pinged.world.waiting().await;
     pinged.world.op.last_process().deny();
@@ -241,7 +241,7 @@ async fn a_ping_after_the_end_is_welcome_and_useless() {
 }
 
 #[tokio::test]
-async fn requests_that_are_no_pings_get_the_status_that_says_why() {
+async fn requests_that_are_not_pings_get_the_matching_status() {
     let pinged = pinged().await;
     pinged.world.waiting().await;
     let ping = pinged.ping(PingForgery::Genuine);
@@ -294,7 +294,7 @@ async fn a_static_token_serves_all_processes_of_a_client() {
 }
 
 #[tokio::test]
-async fn a_lost_ping_costs_time_and_nothing_else() {
+async fn a_lost_ping_only_delays_the_outcome() {
     let pinged = pinged().await;
     pinged.world.waiting().await;
     pinged.world.op.last_process().approve();
@@ -303,7 +303,7 @@ async fn a_lost_ping_costs_time_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_static_token_that_anybody_could_present_is_refused() {
+async fn an_empty_or_malformed_static_token_is_refused() {
     let world = world_with(|op| op, |client| client, |poller| poller).await;
     for token in ["", "two words", "line\nend"] {
         let receiver = Receiver::with_static_token(world.poller.clone(), world.op.issuer(), CLIENT_ID, token);
@@ -316,7 +316,7 @@ fn head(response: &Response<()>, name: http::HeaderName) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn a_refusal_tells_the_op_what_is_wanted() {
+async fn a_refusal_has_the_headers_allow_and_www_authenticate() {
     let pinged = pinged().await;
     pinged.world.waiting().await;
     let ping = pinged.ping(PingForgery::Genuine);
@@ -391,7 +391,7 @@ fn trickling(headers: HeaderMap, body: Trickle) -> Request<Trickle> {
 }
 
 #[tokio::test]
-async fn a_genuine_ping_whose_body_does_not_arrive_in_time_is_given_up() {
+async fn a_genuine_ping_whose_body_does_not_arrive_in_time_is_refused() {
     let pinged = pinged().await;
     pinged.world.waiting().await;
     let ping = pinged.ping(PingForgery::Genuine);
@@ -406,7 +406,7 @@ async fn a_genuine_ping_whose_body_does_not_arrive_in_time_is_given_up() {
 }
 
 #[tokio::test]
-async fn nothing_is_read_of_the_body_of_a_request_that_is_refused_by_its_head() {
+async fn the_body_of_a_request_refused_by_its_headers_is_not_read() {
     let pinged = pinged().await;
     pinged.world.waiting().await;
     let ping = pinged.ping(PingForgery::Genuine);
@@ -423,7 +423,7 @@ async fn nothing_is_read_of_the_body_of_a_request_that_is_refused_by_its_head() 
 }
 
 #[tokio::test]
-async fn a_server_with_its_own_kind_of_body_judges_the_head_before_it_reads() {
+async fn a_server_with_its_own_body_type_checks_the_headers_before_it_reads() {
     let pinged = pinged().await;
     pinged.world.waiting().await;
     let ping = pinged.ping(PingForgery::Genuine);

@@ -15,7 +15,7 @@ fn spaced(gaps: &[f64], seconds: f64) -> bool {
 }
 
 #[tokio::test]
-async fn a_restart_in_mid_interval_does_not_ask_early() {
+async fn a_restart_during_an_interval_sends_no_early_poll() {
     let mut world = world_of(|op| op.interval(60 * SECOND)).await;
     world.waiting().await;
     world.sleep(30 * SECOND).await;
@@ -27,7 +27,7 @@ async fn a_restart_in_mid_interval_does_not_ask_early() {
 }
 
 #[tokio::test]
-async fn several_replicas_send_one_request_at_a_time() {
+async fn several_replicas_never_poll_one_sign_in_concurrently() {
     let world = world_of(|op| op.decisions(DecisionPolicy::after_polls(20))).await;
     let replicas = [world.replica(11).await, world.replica(12).await];
     world.op.misbehave(Fault::delay(Endpoint::Poll, 3 * SECOND).times(10));
@@ -55,7 +55,7 @@ async fn slow_down_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_poll_that_died_with_its_machine_is_taken_over_and_its_lost_success_is_unknown() {
+async fn a_sign_in_whose_replica_died_during_a_poll_with_a_success_is_unknown() {
     let mut world = world().await;
     world.waiting().await;
     // The OP approves and issues the tokens, but the answer arrives after the machine has stopped.
@@ -70,7 +70,7 @@ async fn a_poll_that_died_with_its_machine_is_taken_over_and_its_lost_success_is
 }
 
 #[tokio::test]
-async fn a_poll_that_died_with_its_machine_before_the_decision_costs_nothing() {
+async fn a_replica_that_dies_during_a_poll_before_the_decision_loses_nothing() {
     let mut world = world_of(|op| op.decisions(DecisionPolicy::after_polls(3))).await;
     world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, 10 * SECOND).after_processing());
@@ -110,7 +110,7 @@ async fn no_sign_in_is_lost_when_the_op_is_down_for_a_day() {
 }
 
 #[tokio::test]
-async fn a_success_waits_in_the_store_while_the_keys_are_out_of_reach() {
+async fn a_success_is_kept_in_the_store_while_keys_are_unavailable() {
     let mut world = world().await;
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let id = world.waiting().await;
@@ -127,7 +127,7 @@ async fn a_success_waits_in_the_store_while_the_keys_are_out_of_reach() {
 }
 
 #[tokio::test]
-async fn an_outcome_comes_soon_after_the_keys_are_back() {
+async fn an_outcome_is_delivered_within_seconds_after_the_keys_are_available() {
     for length in [1, 3, 10, 60, 240] {
         let world = world().await;
         world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
@@ -162,7 +162,7 @@ async fn a_success_stored_while_no_poller_ran_gets_all_its_attempts() {
 }
 
 #[tokio::test]
-async fn no_more_polls_are_under_way_than_was_set() {
+async fn polls_in_flight_of_a_client_do_not_exceed_its_limit() {
     let world = world_with(|op| op, |client| client, |poller| poller.limits(Limits::new().in_flight(7))).await;
     for _ in 0..50 {
         world.waiting().await;
@@ -183,7 +183,7 @@ async fn no_more_polls_are_under_way_than_was_set() {
 }
 
 #[tokio::test]
-async fn no_more_polls_begin_than_the_rate_limit_of_a_client_allows() {
+async fn polls_do_not_exceed_the_rate_limit_of_a_client() {
     let limits = Limits::new().rate(20, 10 * SECOND);
     let world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
     for _ in 0..100 {
@@ -204,7 +204,7 @@ async fn no_more_polls_begin_than_the_rate_limit_of_a_client_allows() {
 }
 
 #[tokio::test]
-async fn a_growing_backoff_asks_seldom_and_a_restart_does_not_forget_it() {
+async fn a_growing_backoff_survives_a_restart() {
     let up_to = 640 * SECOND;
     let mut world = world_with(
         |op| op.decisions(DecisionPolicy::scripted()).no_expiry(),
@@ -225,7 +225,7 @@ async fn a_growing_backoff_asks_seldom_and_a_restart_does_not_forget_it() {
 }
 
 #[tokio::test]
-async fn an_op_that_is_silent_for_longer_than_the_application_cares_is_given_up() {
+async fn a_sign_in_expires_if_the_op_does_not_answer_for_the_configured_time() {
     let patience = |client: ClientBuilder| client.give_up_after(24 * HOUR);
     let world = world_with(|op| op.no_expiry(), patience, |poller| poller).await;
     world.waiting().await;
@@ -252,7 +252,7 @@ async fn an_unknown_error_code_is_reported_and_does_not_end_the_sign_in() {
 }
 
 #[tokio::test]
-async fn an_op_that_is_silent_for_ninety_days_is_told_of_once_and_still_asked() {
+async fn an_op_that_does_not_answer_for_ninety_days_is_reported_once_and_still_polled() {
     let world = world_of(|op| op.no_expiry().interval(6 * HOUR)).await;
     let mut events = world.poller.events();
     let id = world.waiting().await;
@@ -270,7 +270,7 @@ async fn an_op_that_is_silent_for_ninety_days_is_told_of_once_and_still_asked() 
 }
 
 #[tokio::test]
-async fn progress_is_kept_for_the_status_page() {
+async fn progress_is_in_the_status() {
     let mut world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     let id = world.waiting().await;
     world.op.last_process().progress("step 2 of 3");
@@ -282,7 +282,7 @@ async fn progress_is_kept_for_the_status_page() {
 }
 
 #[tokio::test]
-async fn a_process_past_its_end_is_asked_about_once_and_then_expired() {
+async fn a_process_past_its_end_is_polled_once_and_then_expires() {
     let mut world = world_of(|op| op.expires_in(HOUR).decisions(DecisionPolicy::scripted())).await;
     world.waiting().await;
     world.poller.shutdown(Duration::ZERO).await;
@@ -296,7 +296,7 @@ async fn a_process_past_its_end_is_asked_about_once_and_then_expired() {
 }
 
 #[tokio::test]
-async fn a_shutdown_lets_what_is_under_way_finish() {
+async fn a_graceful_shutdown_waits_for_polls_in_flight() {
     let mut world = world_of(|op| op.decisions(DecisionPolicy::immediately())).await;
     let id = world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, 10 * SECOND).after_processing());
@@ -311,7 +311,7 @@ async fn a_shutdown_lets_what_is_under_way_finish() {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_is_neither_asked_about_nor_delivered() {
+async fn a_forgotten_sign_in_is_neither_polled_nor_delivered() {
     let world = world().await;
     let id = world.waiting().await;
     assert!(world.poller.forget(id).await.unwrap());
@@ -326,7 +326,7 @@ async fn what_is_forgotten_is_neither_asked_about_nor_delivered() {
 }
 
 #[tokio::test]
-async fn an_op_that_has_not_decided_is_asked_on_although_the_clock_says_that_the_time_is_over() {
+async fn polling_continues_if_the_op_has_not_decided_although_the_clock_shows_the_end() {
     let world = world_with(
         |op| op.decisions(DecisionPolicy::scripted()),
         |client| client.final_poll_margin(None),
@@ -347,7 +347,7 @@ async fn an_op_that_has_not_decided_is_asked_on_although_the_clock_says_that_the
 }
 
 #[tokio::test]
-async fn ten_polls_a_second_cost_little_more_than_one_call_of_the_store_each() {
+async fn ten_polls_a_second_cost_about_one_store_call_each() {
     let world = crate::troubled::world_with(
         |op| op.no_expiry().decisions(DecisionPolicy::scripted()),
         |client| client.final_poll_margin(None),
@@ -372,7 +372,7 @@ async fn ten_polls_a_second_cost_little_more_than_one_call_of_the_store_each() {
 }
 
 #[tokio::test]
-async fn a_single_sign_in_costs_three_calls_of_the_store_for_each_poll_at_most() {
+async fn a_single_sign_in_costs_at_most_three_store_calls_for_each_poll() {
     let world =
         crate::troubled::world_with(|op| op.no_expiry().decisions(DecisionPolicy::scripted()), |client| client).await;
     world.waiting().await;

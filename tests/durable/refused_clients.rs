@@ -73,7 +73,7 @@ async fn polls_resume_when_a_probe_is_answered() {
 }
 
 #[tokio::test]
-async fn a_client_whose_every_process_is_an_invalid_request_loses_three() {
+async fn invalid_request_for_every_process_trips_the_breaker_after_three() {
     let world = world_with(|op| op, |client| client, |poller| poller.limits(Limits::new().in_flight(1))).await;
     for _ in 0..10 {
         world.waiting().await;
@@ -94,7 +94,7 @@ async fn a_client_whose_every_process_is_an_invalid_request_loses_three() {
 }
 
 #[tokio::test]
-async fn an_overloaded_op_is_left_alone_by_the_whole_client_for_five_minutes_and_then_probed() {
+async fn a_client_of_an_overloaded_op_pauses_for_five_minutes_and_then_sends_a_probe() {
     let world = world_with(|op| op, |client| client, |poller| poller.limits(Limits::new().in_flight(1))).await;
     for _ in 0..5 {
         world.waiting().await;
@@ -122,7 +122,7 @@ async fn an_overloaded_op_is_left_alone_by_the_whole_client_for_five_minutes_and
 }
 
 #[tokio::test]
-async fn pauses_of_a_second_that_come_again_and_again_are_reported_once_in_five_minutes() {
+async fn repeated_pauses_of_a_second_are_reported_once_in_five_minutes() {
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     for _ in 0..5 {
         world.waiting().await;
@@ -169,7 +169,7 @@ async fn a_retry_after_of_a_day_does_not_let_sign_ins_expire() {
 
 /// A sign-in that ends without a request is not a probe.
 #[tokio::test]
-async fn a_paused_client_sends_its_probes_although_processes_end_meanwhile() {
+async fn a_paused_client_sends_its_probes_although_processes_end() {
     let world = world_of(|op| op.expires_in(300 * SECOND).decisions(DecisionPolicy::scripted())).await;
     world.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "60").always());
     for _ in 0..5 {
@@ -235,7 +235,7 @@ async fn stored_successes_are_verified_despite_a_refused_client_a_pause_and_a_ra
 }
 
 #[tokio::test]
-async fn answers_that_were_lost_do_not_stop_polls_of_others() {
+async fn lost_answers_do_not_stop_polls_of_other_sign_ins() {
     const LOST: usize = 100;
     let world = world_of(|op| op.interval(60 * SECOND).no_expiry().decisions(DecisionPolicy::immediately())).await;
     for _ in 0..LOST {
@@ -269,7 +269,7 @@ async fn answers_that_were_lost_do_not_stop_polls_of_others() {
 
 /// An OP that forgets expired requests answers `invalid_grant` where others answer `expired_token`.
 #[tokio::test]
-async fn an_op_that_forgets_expired_sign_ins_does_not_stop_polls_of_others() {
+async fn invalid_grant_for_expired_sign_ins_does_not_stop_polls_of_others() {
     let world = world_of(|op| op.ciba().expires_in(120 * SECOND).decisions(DecisionPolicy::scripted())).await;
     world.op.misbehave(Fault::edit_any_json(Endpoint::Poll, forgets_expired).always());
     let ask = || world.client.backchannel_authentication(UserHint::login_hint("user-1"));

@@ -23,7 +23,7 @@ async fn a_wrong_keyring_is_one_clear_error_at_start() {
 }
 
 #[tokio::test]
-async fn a_release_that_was_rolled_back_starts_although_the_newer_one_has_written_all_rows_that_are_tried() {
+async fn a_rolled_back_release_starts_on_rows_that_only_the_newer_one_can_read() {
     let world = world_of(|op| op.interval(HOUR)).await;
     for _ in 0..20 {
         world.waiting().await;
@@ -94,7 +94,7 @@ async fn a_poller_starts_while_an_op_is_down() {
 }
 
 #[tokio::test]
-async fn a_replica_that_only_serves_polls_nothing() {
+async fn a_replica_without_polling_sends_no_poll() {
     let world = world().await;
     world.poller.shutdown(SECOND).await;
     let serving = poller_of(&world.store, &world.clock, 8).client(world.client.clone()).connect().await.unwrap();
@@ -128,7 +128,7 @@ async fn a_client_can_be_added_while_the_poller_runs_and_only_once() {
 }
 
 #[tokio::test]
-async fn a_session_of_an_unknown_client_is_refused_with_nothing_sent() {
+async fn a_session_of_an_unknown_client_is_refused_before_anything_is_sent() {
     let world = world_of(|op| op).await;
     let (query, session) = world.user_returns().await;
     let other = poller_of(&world.store, &world.clock, 8).start().await.unwrap();
@@ -138,7 +138,7 @@ async fn a_session_of_an_unknown_client_is_refused_with_nothing_sent() {
 }
 
 #[tokio::test]
-async fn after_the_shutdown_nothing_is_taken_and_streams_end() {
+async fn after_the_shutdown_nothing_is_accepted_and_streams_end() {
     let world = world().await;
     let (query, session) = world.user_returns().await;
     world.poller.shutdown(SECOND).await;
@@ -149,7 +149,7 @@ async fn after_the_shutdown_nothing_is_taken_and_streams_end() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_a_shutdown_cuts_off_after_the_code_was_sent_has_an_unknown_outcome() {
+async fn an_exchange_interrupted_by_a_shutdown_after_the_code_was_sent_has_an_unknown_outcome() {
     let mut world = world_of(|op| op.decisions(DecisionPolicy::immediately())).await;
     world.op.misbehave(Fault::stall(Endpoint::Exchange).after_processing());
     let (query, session) = world.user_returns().await;
@@ -196,7 +196,7 @@ async fn a_user_who_waits_for_a_slot_when_the_poller_stops_can_use_another_repli
 }
 
 #[test]
-fn an_error_of_a_store_says_whether_it_passes() {
+fn an_error_of_a_store_says_whether_it_is_transient() {
     let error = StoreError::new(StoreProblem::Unavailable).with_source("connection refused");
     assert_eq!((error.to_string().as_str(), error.problem()), ("the store is unavailable", StoreProblem::Unavailable));
     assert!(std::error::Error::source(&error).is_some());
@@ -211,7 +211,7 @@ fn neighbour(world: &World, sends_iss: bool) -> (TestProvider, Client) {
 }
 
 #[tokio::test]
-async fn ops_that_do_not_name_themselves_need_redirect_uris_of_their_own() {
+async fn ops_without_iss_need_separate_redirect_uris() {
     let world = world().await;
     let (op, client) = neighbour(&world, false);
     client.provider_metadata().await.unwrap();
@@ -227,7 +227,7 @@ async fn ops_that_do_not_name_themselves_need_redirect_uris_of_their_own() {
 }
 
 #[tokio::test]
-async fn ops_that_do_not_name_themselves_need_paths_that_do_not_end_alike() {
+async fn ops_without_iss_need_redirect_uris_whose_paths_do_not_end_alike() {
     let world = world().await;
     let (op, _) = neighbour(&world, false);
     for (redirect_uri, is_confused) in [
@@ -251,7 +251,7 @@ async fn ops_that_do_not_name_themselves_need_paths_that_do_not_end_alike() {
 }
 
 #[tokio::test]
-async fn an_op_whose_responses_are_jwts_names_itself_in_them() {
+async fn response_jwts_replace_iss_in_the_check_of_redirect_uris() {
     let world = world().await;
     let op = provider(&world.clock).host("jwt.test").without_iss().start().unwrap();
     let client = client_of(&op, &world.clock).response_mode(openid_deferred::ResponseMode::QueryJwt).build().unwrap();
@@ -264,7 +264,7 @@ async fn an_op_whose_responses_are_jwts_names_itself_in_them() {
 }
 
 #[tokio::test]
-async fn a_response_that_nothing_tells_from_another_ops_is_refused_before_its_code_is_sent() {
+async fn a_response_that_could_be_from_another_op_is_refused_before_its_code_is_sent() {
     let world = world().await;
     let (op, client) = neighbour(&world, false);
     // At this time the poller could not know the second client.
@@ -294,7 +294,7 @@ async fn nothing_is_tracked_after_the_shutdown() {
 }
 
 #[tokio::test]
-async fn events_and_changes_end_with_the_poller_although_a_handle_lives_on() {
+async fn events_and_changes_end_with_the_poller_although_a_handle_exists() {
     let world = world().await;
     let id = world.waiting().await;
     let handle = world.poller.clone();

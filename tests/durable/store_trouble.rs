@@ -76,7 +76,7 @@ async fn an_outage_between_an_answer_and_its_settlement_loses_no_success() {
 }
 
 #[tokio::test]
-async fn the_receiver_says_503_while_the_store_is_down_and_refuses_forgeries_without_it() {
+async fn the_ping_receiver_answers_503_while_the_store_is_down_and_still_refuses_forgeries() {
     let world = world(DecisionPolicy::scripted()).await;
     world.waiting().await;
     let process = world.op.last_process();
@@ -119,7 +119,7 @@ async fn a_jump_of_the_stores_clock_is_reported_and_advances_no_poll() {
 }
 
 #[tokio::test]
-async fn a_keyring_that_ends_with_the_process_is_refused_for_a_store_that_does_not() {
+async fn an_ephemeral_keyring_is_refused_for_a_persistent_store() {
     let world = world(DecisionPolicy::scripted()).await;
     let ephemeral = openid_deferred::Keyring::ephemeral().unwrap();
     let error = Poller::builder(world.store.clone(), ephemeral.clone()).start().await.unwrap_err();
@@ -128,7 +128,7 @@ async fn a_keyring_that_ends_with_the_process_is_refused_for_a_store_that_does_n
 }
 
 #[tokio::test]
-async fn a_store_that_is_gone_is_not_counted_again_and_again_without_a_pause() {
+async fn counting_the_rows_of_an_unavailable_store_is_retried_with_pauses() {
     let clock = TestClock::new();
     let store = Troubled::on(&clock);
     let _poller = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock)).start().await.unwrap();
@@ -151,7 +151,7 @@ async fn a_store_that_needs_six_seconds_for_a_call_does_not_stop_the_polls() {
 }
 
 #[tokio::test]
-async fn a_store_that_needs_long_for_many_rows_is_asked_for_fewer() {
+async fn a_store_that_is_slow_for_many_rows_gets_smaller_claims() {
     let decisions = DecisionPolicy::after(HOUR / 2);
     let mut world = world_with(|op| op.interval(60 * SECOND).decisions(decisions), |client| client).await;
     world.poller.shutdown(Duration::ZERO).await;
@@ -176,7 +176,7 @@ async fn a_store_that_needs_long_for_many_rows_is_asked_for_fewer() {
 }
 
 #[tokio::test]
-async fn a_shutdown_takes_no_longer_than_its_grace_however_slow_the_store_is() {
+async fn a_shutdown_ends_within_its_grace_period_with_a_slow_store() {
     let world = world(DecisionPolicy::scripted()).await;
     for _ in 0..5 {
         world.waiting().await;
@@ -191,7 +191,7 @@ async fn a_shutdown_takes_no_longer_than_its_grace_however_slow_the_store_is() {
 }
 
 #[tokio::test]
-async fn a_shutdown_offers_what_the_op_has_given_to_the_store_for_a_second_more() {
+async fn a_shutdown_retries_storing_answers_of_the_op_for_one_more_second() {
     let mut world = world(DecisionPolicy::immediately()).await;
     world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, 5 * SECOND).after_processing());
@@ -226,7 +226,7 @@ async fn a_panic_of_the_store_is_reported_and_polling_continues() {
 }
 
 #[tokio::test]
-async fn an_engine_that_panics_begins_again_after_a_pause() {
+async fn an_engine_that_panics_restarts_after_a_pause() {
     let world = world(DecisionPolicy::after_polls(2)).await;
     let mut events = world.poller.events();
     world.store.panic_in_changed(3);
@@ -244,7 +244,7 @@ async fn an_engine_that_panics_begins_again_after_a_pause() {
 }
 
 #[tokio::test]
-async fn what_the_op_has_given_outlives_panics_of_the_store() {
+async fn an_answer_of_the_op_is_stored_after_panics_of_the_store() {
     let world = world(DecisionPolicy::immediately()).await;
     world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, 2 * SECOND).after_processing());
@@ -257,7 +257,7 @@ async fn what_the_op_has_given_outlives_panics_of_the_store() {
 }
 
 #[tokio::test]
-async fn the_answer_to_a_code_outlives_panics_of_the_store() {
+async fn the_answer_to_an_exchange_is_stored_after_panics_of_the_store() {
     let world = world(DecisionPolicy::immediately()).await;
     world.op.misbehave(Fault::delay(Endpoint::Exchange, 4 * SECOND));
     let (id, ()) = tokio::join!(world.waiting(), async {
@@ -291,7 +291,7 @@ impl Signer for FaultySigner {
 }
 
 #[tokio::test]
-async fn a_signer_that_panics_costs_one_poll_and_no_process() {
+async fn a_signer_that_panics_costs_one_poll_and_ends_no_sign_in() {
     let clock = TestClock::automatic();
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let jwk = serde_json::to_string(&key.public_jwk()).unwrap();
@@ -319,7 +319,7 @@ async fn a_signer_that_panics_costs_one_poll_and_no_process() {
 }
 
 #[tokio::test]
-async fn overdue_polls_are_spread_within_the_life_that_each_process_has_left() {
+async fn overdue_polls_are_spread_over_the_remaining_lifetime_of_each_process() {
     const PROCESSES: usize = 300;
     let mut world = world_with(
         |op| op.interval(HOUR / 2).expires_in(2 * HOUR).decisions(DecisionPolicy::after(HOUR)),
@@ -347,7 +347,7 @@ async fn overdue_polls_are_spread_within_the_life_that_each_process_has_left() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_counted_in_time_is_left_alone_and_overdue_polls_are_still_spread() {
+async fn overdue_polls_are_spread_without_counts_if_the_store_counts_too_slowly() {
     let mut world =
         world_with(|op| op.interval(HOUR / 6).no_expiry().decisions(DecisionPolicy::scripted()), |client| client).await;
     world.waiting().await;
@@ -404,7 +404,7 @@ fn store_troubles(events: &mut Events) -> usize {
 }
 
 #[tokio::test]
-async fn a_store_that_never_answers_is_reported_within_a_minute_and_polls_go_on_when_it_does() {
+async fn a_store_that_does_not_answer_is_reported_within_a_minute_and_polls_resume_when_it_does() {
     let world = world(DecisionPolicy::after_polls(3)).await;
     for _ in 0..10 {
         world.waiting().await;
@@ -429,7 +429,7 @@ async fn a_store_that_never_answers_is_reported_within_a_minute_and_polls_go_on_
 }
 
 #[tokio::test]
-async fn a_replica_that_only_serves_and_a_stream_of_outcomes_report_a_store_that_never_answers() {
+async fn a_replica_without_polling_and_a_stream_of_outcomes_report_a_store_that_never_answers() {
     let world = world(DecisionPolicy::immediately()).await;
     world.poller.shutdown(SECOND).await;
     let serving = poller_on(&world.store, &world.clock, 8).client(world.client.clone()).connect().await.unwrap();
@@ -458,7 +458,7 @@ async fn a_replica_that_only_serves_and_a_stream_of_outcomes_report_a_store_that
 }
 
 #[tokio::test]
-async fn a_start_on_a_store_that_never_answers_is_an_error_after_a_minute() {
+async fn starting_on_a_store_that_never_answers_fails_after_a_minute() {
     let world = world(DecisionPolicy::immediately()).await;
     world.store.set_hanging(true);
     let began = world.clock.monotonic();
@@ -494,7 +494,7 @@ async fn user_whose_store_goes_down(world: &World, hangs: bool) -> (Result<Accep
 }
 
 #[tokio::test]
-async fn a_user_does_not_wait_for_the_outage_of_the_store_in_which_the_answer_to_the_code_is_kept() {
+async fn a_user_does_not_wait_while_the_answer_to_the_exchange_cannot_be_stored() {
     for hangs in [false, true] {
         let world = world(DecisionPolicy::after_polls(2)).await;
         let (told, took) = user_whose_store_goes_down(&world, hangs).await;
@@ -511,7 +511,7 @@ async fn a_user_does_not_wait_for_the_outage_of_the_store_in_which_the_answer_to
 }
 
 #[tokio::test]
-async fn an_answer_to_the_code_that_dies_with_its_replica_before_it_is_stored_is_an_unknown_outcome() {
+async fn an_exchange_answer_lost_with_its_replica_is_an_unknown_outcome() {
     let mut world = world(DecisionPolicy::after_polls(2)).await;
     let (told, _) = user_whose_store_goes_down(&world, false).await;
     let Ok(AcceptedSignIn::Deferred(id)) = told else { panic!("{told:?}") };

@@ -12,7 +12,7 @@ use crate::support::{HOUR, SECOND, client_of, happened, next, poller_of, world, 
 use crate::troubled;
 
 #[tokio::test]
-async fn a_poller_that_nothing_else_holds_runs_for_as_long_as_a_stream_of_its_outcomes() {
+async fn a_poller_runs_while_a_stream_of_its_outcomes_exists() {
     let world = world().await;
     let id = world.waiting().await;
     world.poller.shutdown(Duration::ZERO).await;
@@ -57,7 +57,7 @@ async fn outcomes_and_events_are_streams() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_a_forgotten_poll_of_a_stream_claimed_is_not_delivered_after_its_acknowledgement() {
+async fn a_stale_claim_of_a_stream_is_not_delivered_after_the_acknowledgement() {
     let world = troubled::world(DecisionPolicy::immediately()).await;
     world.waiting().await;
     let hung = next(&mut world.poller.outcomes()).await;
@@ -97,7 +97,7 @@ async fn a_client_may_have_limits_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_poller_without_clients_says_so() {
+async fn a_poller_without_clients_is_an_error() {
     let world = world().await;
     let (log, _guard) = Log::start();
     let poller = poller_of(&world.store, &world.clock, 9).start().await.unwrap();

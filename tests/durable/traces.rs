@@ -27,7 +27,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn the_trace_comes_with_the_outcome_after_a_restart() {
+async fn the_trace_is_delivered_with_the_outcome_after_a_restart() {
     let mut world = world_of(|op| op.decisions(DecisionPolicy::after_polls(3))).await;
     world.traced(TRACE_PARENT).await;
     world.restart().await;
@@ -69,7 +69,7 @@ async fn an_outcome_that_is_unknown_after_a_crash_in_the_exchange_has_its_trace(
 }
 
 #[tokio::test]
-async fn a_request_without_a_trace_or_with_something_else_has_none() {
+async fn a_missing_or_malformed_trace_parent_is_left_out() {
     let world = world().await;
     for trace_parent in ["", "00-0-0-00", "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
         let (_, session) = world.client.authorize().trace_parent(trace_parent).start().await.unwrap();
@@ -141,7 +141,7 @@ async fn a_pending_sign_in_that_is_sealed_opened_and_tracked_keeps_its_trace() {
 }
 
 #[tokio::test]
-async fn requests_without_a_browser_have_traces_too() {
+async fn requests_without_a_browser_have_traces() {
     let world = world_with(|op| op.both_dialects().ciba(), |client| client.send_trace_parent(), |poller| poller).await;
     let hint = openid_deferred::ciba::UserHint::login_hint("user-1");
     let request = world.client.backchannel_authentication(hint).trace_parent(TRACE_PARENT);

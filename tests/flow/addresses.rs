@@ -74,7 +74,7 @@ fn is_private_setting(error: &Error, setting: &'static str) {
 }
 
 #[tokio::test]
-async fn no_endpoint_of_the_metadata_may_lead_into_the_own_network_and_none_is_called() {
+async fn endpoints_at_private_addresses_are_refused_and_not_called() {
     for name in ENDPOINTS {
         for url in PRIVATE {
             let (op, client) = discovered(name, json!(url), |client| client).await;
@@ -97,7 +97,7 @@ async fn no_endpoint_of_the_metadata_may_lead_into_the_own_network_and_none_is_c
 }
 
 #[tokio::test]
-async fn neither_may_an_alias_for_clients_with_a_certificate() {
+async fn mtls_aliases_at_private_addresses_are_ignored() {
     for name in ALIASES.into_iter().chain(["surprise_endpoint"]) {
         let aliases = json!({ name: "https://10.0.0.1/x" });
         let (_, client) = discovered("mtls_endpoint_aliases", aliases, |client| client).await;
@@ -179,7 +179,7 @@ async fn an_op_at_a_private_address_that_the_application_named_works_and_stays_a
 }
 
 #[tokio::test]
-async fn metadata_that_begins_to_lead_inside_is_not_believed_and_the_old_one_serves() {
+async fn newer_metadata_with_private_addresses_is_refused_and_the_old_metadata_is_used() {
     let clock = TestClock::automatic();
     let hostile = Arc::new(AtomicBool::new(false));
     let turns = hostile.clone();
@@ -204,7 +204,7 @@ async fn metadata_that_begins_to_lead_inside_is_not_believed_and_the_old_one_ser
 }
 
 #[tokio::test]
-async fn an_application_can_refuse_private_addresses_in_its_own_settings_too() {
+async fn an_application_can_refuse_private_addresses_in_its_own_settings() {
     let builder =
         |issuer: &str| Client::builder(issuer, CLIENT_ID).redirect_uri(REDIRECT_URI).refuse_private_addresses();
     for issuer in ["https://10.0.0.5", "https://localhost:8443", "https://[::ffff:7f00:1]"] {
@@ -222,7 +222,7 @@ async fn an_application_can_refuse_private_addresses_in_its_own_settings_too() {
 }
 
 #[tokio::test]
-async fn what_the_application_names_itself_may_be_private_unless_it_refuses_that() {
+async fn addresses_in_the_applications_settings_may_be_private_unless_refused() {
     let world = world().await;
     let authentication = world.approved().await;
     let request = http::Request::get("https://10.0.0.7/accounts").body(Default::default()).unwrap();
@@ -244,7 +244,7 @@ impl Resolve for LeadsInside {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_inside_gets_no_connection_where_private_addresses_are_refused() {
+async fn a_name_that_resolves_to_a_private_address_gets_no_connection_if_those_are_refused() {
     let op = TestProvider::builder().https().start().unwrap();
     let port = url::Url::parse(op.issuer()).unwrap().port().unwrap();
     let authority = reqwest::Certificate::from_pem(op.ca_certificate_pem().unwrap().as_bytes()).unwrap();

@@ -98,7 +98,7 @@ async fn a_response_jwt_after_a_migration_of_the_signing_algorithm_is_verified()
 }
 
 #[tokio::test]
-async fn an_algorithm_that_newer_metadata_do_not_list_either_is_refused_for_good() {
+async fn an_algorithm_that_newer_metadata_does_not_list_is_refused_permanently() {
     let migration = Migration::new(|op| op, |client| client).await;
     let world = &migration.world;
     // The OP signs with ES256 and still does not list it.
@@ -117,7 +117,7 @@ async fn an_algorithm_that_newer_metadata_do_not_list_either_is_refused_for_good
 }
 
 #[tokio::test]
-async fn metadata_out_of_reach_are_no_verdict_about_an_algorithm() {
+async fn an_unlisted_algorithm_is_not_refused_while_metadata_is_unavailable() {
     let migration = Migration::new(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
     let world = &migration.world;
     let mut pending = world.pending().await;
@@ -132,7 +132,7 @@ async fn metadata_out_of_reach_are_no_verdict_about_an_algorithm() {
 }
 
 #[tokio::test]
-async fn a_caller_with_a_deadline_learns_that_metadata_that_list_the_algorithm_do_not_come() {
+async fn a_caller_with_a_deadline_gets_an_error_if_the_fetch_of_metadata_hangs() {
     let migration = Migration::new(|op| op, |client| client).await;
     let world = &migration.world;
     let mut authentication = world.approved().await;
@@ -187,7 +187,7 @@ async fn an_algorithm_that_differs_from_the_registered_one_causes_no_fetch_of_me
 }
 
 #[tokio::test]
-async fn forged_tokens_cause_a_bounded_number_of_metadata_fetches_and_delay_no_user() {
+async fn forged_tokens_cause_a_bounded_number_of_metadata_fetches_and_delay_no_sign_in() {
     let migration = Migration::new(|op| op, |client| client.response_mode(ResponseMode::QueryJwt)).await;
     let world = &migration.world;
     let began = world.clock.monotonic();

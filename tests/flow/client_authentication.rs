@@ -110,7 +110,7 @@ async fn client_secret_jwt_signs_with_the_first_hmac_that_the_op_lists() {
 }
 
 #[tokio::test]
-async fn the_secret_of_client_secret_jwt_does_not_travel() {
+async fn client_secret_jwt_does_not_send_the_secret() {
     let (op, clock) = op_with(TestClient::secret_jwt(CLIENT_ID, SECRET), |op| op);
     let named = ClientAuthentication::client_secret_jwt(SECRET);
     let client = bare(&op, &clock).authentication(named).discover().await.unwrap();
@@ -144,7 +144,7 @@ async fn a_secret_that_is_too_short_for_client_secret_jwt_is_refused() {
 }
 
 #[tokio::test]
-async fn client_secret_jwt_with_a_wrong_secret_is_refused_and_the_grant_stays() {
+async fn client_secret_jwt_with_a_wrong_secret_is_refused_and_the_grant_remains_usable() {
     let (op, clock) = op_with(TestClient::secret_jwt(CLIENT_ID, SECRET), |op| op);
     let wrong = ClientAuthentication::client_secret_jwt("another secret of more than thirty-two bytes");
     let client = bare(&op, &clock).authentication(wrong).discover().await.unwrap();
@@ -176,7 +176,7 @@ async fn a_named_method_that_the_op_does_not_list_is_refused_at_discovery() {
 }
 
 #[tokio::test]
-async fn a_public_client_may_go_on_where_the_op_does_not_list_the_absence_of_a_method() {
+async fn a_public_client_works_if_the_op_does_not_list_none() {
     for listed in [&["private_key_jwt"][..], &[]] {
         let (op, clock) = op_listing(TestClient::public(CLIENT_ID), listed, &[]);
         let client = bare(&op, &clock).discover().await.unwrap();
@@ -212,7 +212,7 @@ async fn an_assertion_algorithm_that_the_op_does_not_list_is_refused_at_discover
 }
 
 #[tokio::test]
-async fn the_best_method_that_the_op_lists_and_the_credentials_allow_is_taken() {
+async fn the_strongest_method_that_the_op_and_the_credentials_support_is_used() {
     const ALL: &[&str] = &["client_secret_post", "client_secret_basic", "private_key_jwt", "client_secret_jwt", "none"];
     let (signer, by_key) = key();
     let (op, clock) = op_listing(by_key, ALL, &["ES256", "HS256"]);
@@ -245,7 +245,7 @@ async fn credentials_for_which_the_op_lists_nothing_are_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_was_built_while_the_op_was_away_chooses_at_first_use() {
+async fn a_client_built_while_the_op_was_unreachable_chooses_its_method_at_first_use() {
     let (op, clock) = op_with(TestClient::secret_jwt(CLIENT_ID, SECRET), |op| op);
     let client = bare(&op, &clock).client_secret(SECRET).build().unwrap();
     assert_eq!(client.authentication_method(), None);
@@ -260,7 +260,7 @@ async fn a_client_that_was_built_while_the_op_was_away_chooses_at_first_use() {
 }
 
 #[tokio::test]
-async fn a_client_that_can_choose_nothing_does_not_send_the_user_out() {
+async fn a_client_without_a_usable_method_does_not_redirect_the_user() {
     let (op, clock) = op_listing(TestClient::public(CLIENT_ID), &["private_key_jwt"], &[]);
     let client = bare(&op, &clock).client_secret("short").build().unwrap();
     let error = client.authorize().start().await.unwrap_err();
@@ -269,7 +269,7 @@ async fn a_client_that_can_choose_nothing_does_not_send_the_user_out() {
 }
 
 #[tokio::test]
-async fn a_choice_stays_whatever_the_op_lists_later() {
+async fn a_chosen_method_stays_if_the_op_lists_others_later() {
     let (op, clock) = op_with(TestClient::secret_basic(CLIENT_ID, SECRET), |op| {
         let asked = std::sync::atomic::AtomicUsize::new(0);
         op.metadata(move |members| {
@@ -286,7 +286,7 @@ async fn a_choice_stays_whatever_the_op_lists_later() {
 }
 
 #[tokio::test]
-async fn credentials_beside_a_named_method_that_has_its_own_are_refused() {
+async fn credentials_in_addition_to_those_of_a_named_method_are_refused() {
     let (op, clock) = op_with(TestClient::public(CLIENT_ID), |op| op);
     let named = || bare(&op, &clock).authentication(ClientAuthentication::client_secret_basic(SECRET));
     assert_setting(&problem(named().signing_key(key().0).build()), "signing_key");

@@ -56,7 +56,7 @@ async fn the_request_asks_for_code_and_leaves_the_response_mode_at_its_default()
 }
 
 #[tokio::test]
-async fn one_request_can_ask_for_code_where_the_client_asks_for_a_deferred_one() {
+async fn one_request_can_use_the_response_type_code() {
     let world = world().await;
     let (url, session) = world.client.authorize().response_type(ResponseType::Code).start().await.unwrap();
     let keyring = keyring();
@@ -68,7 +68,7 @@ async fn one_request_can_ask_for_code_where_the_client_asks_for_a_deferred_one()
 }
 
 #[tokio::test]
-async fn discovery_asks_for_what_the_client_is_to_use_and_for_nothing_else() {
+async fn discovery_checks_only_what_the_client_uses() {
     for (listed, response_type, missing) in [
         (json!(["code"]), ResponseType::DeferredCode, Some("deferred_code")),
         (json!(["code"]), ResponseType::DeferredCodeOrCode, Some("deferred_code code")),
@@ -89,7 +89,7 @@ async fn discovery_asks_for_what_the_client_is_to_use_and_for_nothing_else() {
 }
 
 #[tokio::test]
-async fn discovery_asks_for_the_grant_of_the_code_flow() {
+async fn discovery_checks_the_grant_type_of_the_code_flow() {
     let clock = TestClock::automatic();
     let op: TestProvider = provider(&clock)
         .metadata(|members| {
@@ -106,7 +106,7 @@ fn not_advertised(member: &'static str, value: &str) -> ErrorKind {
 }
 
 #[tokio::test]
-async fn a_deferred_code_where_only_code_was_asked_for_is_refused() {
+async fn a_deferred_code_that_was_not_requested_is_refused() {
     let world = code_world().await;
     world.op.misbehave(Fault::authorization_response(|parameters| {
         for (name, _) in parameters.iter_mut().filter(|(name, _)| name == "code") {
@@ -147,7 +147,7 @@ async fn the_id_token_of_the_code_flow_is_fully_validated() {
 }
 
 #[tokio::test]
-async fn a_code_whose_answer_is_lost_is_never_sent_again() {
+async fn a_code_whose_answer_was_lost_is_never_sent_again() {
     let world = code_world().await;
     world.op.misbehave(Fault::reset(Endpoint::Code).after_processing());
     assert_eq!(*sign_in(&world).await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);

@@ -129,7 +129,7 @@ async fn a_timeout_frees_the_client(library: Configure, version: Configure, with
 }
 
 #[tokio::test]
-async fn a_request_that_times_out_is_the_last_one_on_its_connection_with_every_tls_library_and_version() {
+async fn a_timeout_retires_the_connection_with_every_tls_library_and_version() {
     let combinations = LIBRARIES.iter().flat_map(|library| {
         let versions = VERSIONS.iter();
         versions.flat_map(move |version| [false, true].map(|certificate| (*library, *version, certificate)))

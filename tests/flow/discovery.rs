@@ -89,7 +89,7 @@ mod issuer {
     }
 
     #[tokio::test]
-    async fn a_trailing_slash_makes_another_issuer() {
+    async fn an_issuer_with_a_trailing_slash_is_another_issuer() {
         let (op, clock) = op_with(|op| op);
         let client = Client::builder(format!("{}/", op.issuer()), CLIENT_ID)
             .redirect_uri(REDIRECT_URI)
@@ -118,7 +118,7 @@ mod issuer {
     }
 
     #[tokio::test]
-    async fn a_document_that_is_not_there_is_looked_for_elsewhere() {
+    async fn a_missing_document_is_fetched_from_the_other_locations() {
         for status in [400, 401, 403, 404, 405, 410] {
             let (op, clock) = op_with(|op| op.path("/tenant"));
             op.misbehave(Fault::status(Endpoint::Metadata, status));
@@ -155,7 +155,7 @@ mod issuer {
     }
 
     #[tokio::test]
-    async fn a_page_for_humans_or_a_redirect_at_the_first_place_leads_to_the_other_one() {
+    async fn html_or_a_redirect_at_one_metadata_url_leads_to_the_other() {
         for (status, rule) in
             [(200, Rule::UnexpectedContentType), (302, Rule::UnexpectedRedirect), (307, Rule::UnexpectedRedirect)]
         {
@@ -172,7 +172,7 @@ mod issuer {
     }
 
     #[tokio::test]
-    async fn an_issuer_that_is_none_is_refused_without_a_request() {
+    async fn an_invalid_issuer_is_refused_without_a_request() {
         for issuer in ["", "op.test", "https://op.test?tenant=1", "https://op.test#x", "https://user@op.test"] {
             let error = Client::builder(issuer, CLIENT_ID).build().unwrap_err();
             assert!(matches!(problem(&error), ConfigurationProblem::Setting { setting: "issuer", .. }), "{issuer}");
@@ -207,7 +207,7 @@ mod documents {
     }
 
     #[tokio::test]
-    async fn what_is_no_json_object_is_refused_with_the_name_of_the_document() {
+    async fn a_document_that_is_not_a_json_object_is_refused_by_name() {
         for body in ["", "[]", "null", "\"https://op.test\"", "{\"issuer\":", "{}{}"] {
             let error = failure(Fault::response(Endpoint::Metadata, 200, "application/json", body)).await;
             assert_eq!(violation(&error), (Rule::MalformedJson, Some(Document::Metadata)), "{body}");
@@ -221,7 +221,7 @@ mod documents {
     }
 
     #[tokio::test]
-    async fn broken_json_is_reported_with_its_place() {
+    async fn malformed_json_is_reported_with_its_position() {
         let body = "{\n  \"issuer\": \"https://op.test\",,\n}";
         let error = failure(Fault::response(Endpoint::Metadata, 200, "application/json", body)).await;
         let ErrorKind::Protocol(violation) = error.kind() else { panic!("{error:?}") };
@@ -230,7 +230,7 @@ mod documents {
     }
 
     #[tokio::test]
-    async fn a_page_for_humans_is_refused() {
+    async fn an_html_page_is_refused() {
         let error = failure(Fault::status(Endpoint::Metadata, 200)).await;
         assert_eq!(violation(&error), (Rule::UnexpectedContentType, Some(Document::Metadata)));
         let error = failure(Fault::status(Endpoint::Keys, 200)).await;
@@ -249,7 +249,7 @@ mod documents {
     }
 
     #[tokio::test]
-    async fn a_body_over_the_cap_is_refused_also_when_it_was_compressed() {
+    async fn a_compressed_or_plain_body_over_the_limit_is_refused() {
         for fault in [
             Fault::huge_body(Endpoint::Metadata, 4_000_000),
             Fault::gzip_bomb(Endpoint::Metadata, 2_000_000),
@@ -266,14 +266,14 @@ mod documents {
     }
 
     #[tokio::test]
-    async fn an_op_that_never_answers_is_given_up() {
+    async fn discovery_of_an_op_that_never_answers_ends_with_a_timeout() {
         let error = failure(Fault::stall(Endpoint::Metadata)).await;
         assert_eq!(*error.kind(), ErrorKind::Transport(TransportProblem::Timeout));
         assert!(error.is_transient());
     }
 
     #[tokio::test]
-    async fn a_member_that_stands_twice_with_different_values_is_refused() {
+    async fn a_member_repeated_with_different_values_is_refused() {
         let body = r#"{"issuer":"https://other.test","issuer":"https://op.test"}"#;
         let error = failure(Fault::response(Endpoint::Metadata, 200, "application/json", body)).await;
         assert_eq!(violation(&error), (Rule::RepeatedMember, Some(Document::Metadata)));
@@ -337,7 +337,7 @@ mod members {
     }
 
     #[tokio::test]
-    async fn an_endpoint_that_is_needed_must_be_there() {
+    async fn a_missing_required_endpoint_is_refused() {
         for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
             for value in [None, Some(Value::Null)] {
                 let error = refusal(move |members| {
@@ -352,7 +352,7 @@ mod members {
     }
 
     #[tokio::test]
-    async fn an_endpoint_that_is_no_url_is_refused() {
+    async fn an_endpoint_that_is_not_a_url_is_refused() {
         for value in
             [json!("/token"), json!(""), json!(7), json!(["https://op.test/token"]), json!("https://op.test/#x")]
         {
@@ -363,7 +363,7 @@ mod members {
     }
 
     #[tokio::test]
-    async fn endpoints_that_are_not_needed_may_be_missing_and_unknown_members_are_ignored() {
+    async fn optional_endpoints_may_be_missing_and_unknown_members_are_ignored() {
         let world = world_with(
             |op| {
                 op.metadata(|members| {
@@ -444,7 +444,7 @@ mod advertised {
     }
 
     #[tokio::test]
-    async fn an_op_that_forgot_to_advertise_the_flow_can_be_used_all_the_same() {
+    async fn an_op_that_does_not_advertise_the_flow_can_be_used_by_setting() {
         let edit = |members: &mut Map<String, Value>| {
             members.remove("response_types_supported");
             members.remove("grant_types_supported");
@@ -453,13 +453,13 @@ mod advertised {
     }
 
     #[tokio::test]
-    async fn the_values_of_a_response_type_have_no_order() {
+    async fn the_order_of_response_type_values_does_not_matter() {
         accepted(|members| set(members, "response_types_supported", json!(["code deferred_code"])), |client| client)
             .await;
     }
 
     #[tokio::test]
-    async fn another_combination_is_a_warning_unless_the_application_is_strict() {
+    async fn an_unlisted_response_type_combination_is_a_warning_unless_strict() {
         let other = |members: &mut Map<String, Value>| {
             set(members, "response_types_supported", json!(["deferred_code code"]));
         };
@@ -488,7 +488,7 @@ mod advertised {
     }
 
     #[tokio::test]
-    async fn an_op_with_no_id_token_algorithm_that_would_be_believed_is_refused_before_anybody_waits() {
+    async fn an_op_without_an_acceptable_id_token_algorithm_is_refused_at_discovery() {
         const MEMBER: &str = "id_token_signing_alg_values_supported";
         for listed in [json!(["HS256"]), json!(["none"]), json!(["Ed448"]), json!([]), json!(["HS256", "none", "XY"])] {
             let edit = move |members: &mut Map<String, Value>| set(members, MEMBER, listed.clone());
@@ -505,7 +505,7 @@ mod advertised {
     }
 
     #[tokio::test]
-    async fn an_id_token_algorithm_that_was_set_has_to_be_listed_unless_the_op_says_nothing() {
+    async fn a_configured_id_token_algorithm_must_be_listed_if_the_op_lists_any() {
         const MEMBER: &str = "id_token_signing_alg_values_supported";
         let es256 = |client: ClientBuilder| {
             client.algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256))
@@ -555,7 +555,7 @@ mod when {
     use super::*;
 
     #[tokio::test]
-    async fn building_asks_nothing_and_the_first_use_discovers() {
+    async fn building_a_client_sends_no_request_and_the_first_use_discovers() {
         let (op, clock) = op_with(|op| op);
         let client = client_of(&op, &clock).build().unwrap();
         assert!(op.requests().is_empty());
@@ -578,7 +578,7 @@ mod when {
     }
 
     #[tokio::test]
-    async fn metadata_is_fetched_again_when_the_token_endpoint_is_not_where_it_says_and_once_a_minute_at_most() {
+    async fn metadata_is_fetched_again_if_the_token_endpoint_has_moved_and_at_most_once_a_minute() {
         let fetched = |op: &TestProvider| op.requests_to(Endpoint::Metadata).len();
         for fault in [
             Fault::status(Endpoint::Poll, 404),
@@ -607,7 +607,7 @@ mod when {
     }
 
     #[tokio::test]
-    async fn an_op_that_is_never_where_it_says_is_asked_for_its_metadata_once_a_minute() {
+    async fn metadata_with_a_wrong_token_endpoint_is_fetched_at_most_once_a_minute() {
         let world = world().await;
         world.op.misbehave(Fault::status(Endpoint::PushedAuthorization, 404).always());
         let before = world.op.requests_to(Endpoint::Metadata).len();
@@ -620,7 +620,7 @@ mod when {
     }
 
     #[tokio::test]
-    async fn metadata_is_asked_for_once_while_it_is_fresh() {
+    async fn fresh_metadata_is_not_fetched_again() {
         let world = world().await;
         for _ in 0..3 {
             let _ = world.pending().await;
@@ -630,7 +630,7 @@ mod when {
     }
 
     #[tokio::test]
-    async fn what_the_op_no_longer_advertises_later_ends_nothing() {
+    async fn a_feature_that_the_op_no_longer_advertises_ends_no_sign_in() {
         let world = world().await;
         world.op.misbehave(
             Fault::edit_json(Endpoint::Metadata, |members| {
@@ -646,7 +646,7 @@ mod when {
     }
 
     #[tokio::test]
-    async fn metadata_that_turns_hostile_later_is_not_believed_and_the_old_one_serves() {
+    async fn hostile_newer_metadata_is_refused_and_the_old_metadata_is_used() {
         let world = world().await;
         world.op.misbehave(
             Fault::edit_json(Endpoint::Metadata, |members| {
@@ -693,7 +693,7 @@ mod settings {
     }
 
     #[tokio::test]
-    async fn an_op_whose_tokens_need_the_client_secret_only_may_have_no_keys() {
+    async fn an_op_whose_tokens_use_the_client_secret_needs_no_keys() {
         let listed = json!(["RS256", "ES256", "HS256"]);
         let (op, clock) = op_with(|op| {
             op.metadata(move |members| set(members, "id_token_signing_alg_values_supported", listed.clone()))

@@ -48,7 +48,7 @@ async fn with_nonces(policy: NoncePolicy) -> World {
 // The key.
 
 #[tokio::test]
-async fn dpop_jkt_exchange_polls_and_resource_calls_have_one_key() {
+async fn dpop_jkt_exchange_polls_and_resource_requests_use_the_same_key() {
     let world = world().await;
     let mut pending = world.pending().await;
     let Outcome::Approved(authentication) = world.wait(&mut pending).await else { panic!("not approved") };
@@ -168,7 +168,7 @@ async fn a_challenge_with_401_and_www_authenticate_is_answered_too() {
 }
 
 #[tokio::test]
-async fn a_nonce_that_went_stale_between_polls_costs_one_more_request_and_no_process() {
+async fn a_nonce_that_expires_between_polls_costs_one_more_request() {
     let world = with_nonces(NoncePolicy::Required).await;
     let mut pending = world.pending().await;
     for polls in [2, 4] {
@@ -190,7 +190,7 @@ async fn a_nonce_that_changes_with_every_response_is_followed_without_further_ch
 }
 
 #[tokio::test]
-async fn nonces_are_taken_from_errors_too() {
+async fn nonces_are_taken_from_error_responses() {
     let world = with_nonces(NoncePolicy::RotateEveryRequest).await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::status(Endpoint::Poll, 503).times(2));
@@ -226,7 +226,7 @@ async fn nonces_of_authorization_server_and_resource_server_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn two_challenges_in_a_row_cost_no_sign_in() {
+async fn two_nonce_challenges_in_a_row_end_no_sign_in() {
     let world = with_nonces(NoncePolicy::Required).await;
     world.op.misbehave(Fault::forget_nonces(Endpoint::Exchange).times(2));
     assert!(matches!(world.sign_in().await, Ok(SignIn::Deferred(_))));
@@ -250,7 +250,7 @@ async fn no_proof_id_repeats_over_challenges_retries_and_resource_calls() {
 }
 
 #[tokio::test]
-async fn a_proof_has_ath_where_an_access_token_is_shown_and_nowhere_else() {
+async fn a_proof_has_ath_only_if_an_access_token_is_presented() {
     let world = world().await;
     let authentication = world.approved().await;
     world.client.userinfo(&authentication).await.unwrap();
@@ -263,7 +263,7 @@ async fn a_proof_has_ath_where_an_access_token_is_shown_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn an_op_whose_clock_is_wrong_is_followed_for_proofs_after_one_refusal() {
+async fn proofs_use_the_ops_clock_after_one_refusal() {
     for offset in [-300, 300] {
         let world = world_with(
             |op| op.clock_offset(offset).decisions(DecisionPolicy::after_polls(3)),
@@ -278,7 +278,7 @@ async fn an_op_whose_clock_is_wrong_is_followed_for_proofs_after_one_refusal() {
 }
 
 #[tokio::test]
-async fn an_op_whose_clock_jumps_in_mid_process_refuses_one_proof_and_the_process_goes_on() {
+async fn a_sign_in_continues_after_a_jump_of_the_ops_clock_caused_one_refused_proof() {
     let world = world_with(|op| op.decisions(DecisionPolicy::after_polls(3)), |client| client).await;
     let mut pending = world.pending().await;
     // The provider's clock is the client's, so the refusal and its date are invented.
@@ -295,7 +295,7 @@ async fn an_op_whose_clock_jumps_in_mid_process_refuses_one_proof_and_the_proces
 // Servers and clients without DPoP.
 
 #[tokio::test]
-async fn an_op_that_knows_nothing_of_dpop_works_and_its_tokens_are_marked() {
+async fn an_op_without_dpop_works_and_its_tokens_are_marked_as_unbound() {
     let world = world_with(TestProviderBuilder::without_dpop, |client| client).await;
     let authentication = world.approved().await;
     assert!(!authentication.is_sender_constrained());
@@ -308,7 +308,7 @@ async fn an_op_that_knows_nothing_of_dpop_works_and_its_tokens_are_marked() {
 }
 
 #[tokio::test]
-async fn unbound_tokens_are_dropped_and_revoked_where_that_was_asked_for() {
+async fn unbound_tokens_are_dropped_and_revoked_if_configured() {
     let world = world_with(TestProviderBuilder::without_dpop, ClientBuilder::drop_unbound_tokens).await;
     let authentication = world.approved().await;
     assert_eq!(authentication.claims().subject(), "user-1");
@@ -320,14 +320,14 @@ async fn unbound_tokens_are_dropped_and_revoked_where_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn bound_tokens_are_kept_where_unbound_ones_would_be_dropped() {
+async fn bound_tokens_are_kept_if_unbound_ones_are_dropped() {
     let world = world_with(|op| op, ClientBuilder::drop_unbound_tokens).await;
     assert!(world.approved().await.access_token().is_some());
     assert!(world.op.requests_to(Endpoint::Revocation).is_empty());
 }
 
 #[tokio::test]
-async fn with_dpop_off_nothing_of_it_is_sent() {
+async fn with_dpop_off_requests_have_no_dpop_parameters() {
     let world = world_with(|op| op, |client| client.dpop(DpopMode::Off)).await;
     let authentication = world.approved().await;
     assert!(authentication.dpop_key().is_none() && !authentication.is_sender_constrained());
@@ -365,7 +365,7 @@ async fn polls_can_present_the_access_token_of_the_exchange_with_ath() {
 }
 
 #[tokio::test]
-async fn an_access_token_of_the_exchange_is_kept_and_not_used_unless_asked_for() {
+async fn an_access_token_of_the_exchange_is_kept_and_not_used_unless_configured() {
     let world = world_with(|op| op.early_access_token(), |client| client).await;
     let mut pending = world.pending().await;
     assert!(pending.access_token().is_some());
@@ -375,7 +375,7 @@ async fn an_access_token_of_the_exchange_is_kept_and_not_used_unless_asked_for()
 }
 
 #[tokio::test]
-async fn without_an_access_token_to_poll_with_no_request_is_made() {
+async fn no_poll_is_sent_without_the_access_token_that_it_must_present() {
     let world = world_with(by_access_token, polling_by_access_token).await;
     world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
         members.remove("access_token");
@@ -387,7 +387,7 @@ async fn without_an_access_token_to_poll_with_no_request_is_made() {
 }
 
 #[tokio::test]
-async fn invalid_token_is_trouble_and_ends_nothing() {
+async fn invalid_token_in_a_poll_is_transient() {
     let world = world_with(by_access_token, polling_by_access_token).await;
     let mut pending = world.pending().await;
     let challenge = r#"DPoP error="invalid_token""#;

@@ -121,7 +121,7 @@ async fn encrypted_tokens_sign_a_user_in_with_keys_on_every_curve() {
 }
 
 #[tokio::test]
-async fn what_the_application_gets_is_the_signed_token_inside() {
+async fn the_application_gets_the_signed_token_inside_the_encrypted_one() {
     let world = encrypted_world().await;
     let authentication = world.approved().await;
     let sent = world.polls().last().unwrap().response_json();
@@ -131,7 +131,7 @@ async fn what_the_application_gets_is_the_signed_token_inside() {
 }
 
 #[tokio::test]
-async fn a_code_that_is_exchanged_at_once_may_bring_an_encrypted_token() {
+async fn an_immediate_answer_may_have_an_encrypted_token() {
     let key = key();
     let at_op = encrypting(&key);
     let world = world_with(|op| op.client(at_op).answer_with_code(), |client| client.decryption_key(key)).await;
@@ -143,7 +143,7 @@ async fn a_code_that_is_exchanged_at_once_may_bring_an_encrypted_token() {
 }
 
 #[tokio::test]
-async fn without_a_registered_algorithm_tokens_may_be_encrypted_or_in_clear() {
+async fn without_a_registered_algorithm_tokens_may_be_encrypted_or_not() {
     let key = key();
     let world = world_for(encrypting(&key), |client| client.decryption_key(key)).await;
     assert_approved(&world.outcome().await);
@@ -163,7 +163,7 @@ async fn a_token_without_kid_and_cty_is_decrypted() {
 // Rotation.
 
 #[tokio::test]
-async fn keys_rotate_while_the_client_runs_and_processes_wait() {
+async fn decryption_keys_rotate_while_sign_ins_are_pending() {
     let (old, new) = (key(), key());
     let world = world_for(encrypting(&old), |client| {
         client.decryption_key(old.clone()).algorithms(ClientAlgorithms::new().id_token_encrypted_response(ALG))
@@ -217,7 +217,7 @@ async fn answered_without_the_key(key: &DecryptionKey) -> (World, PendingAuthent
 }
 
 #[tokio::test]
-async fn a_key_that_comes_within_the_day_decrypts_what_was_kept() {
+async fn a_key_added_within_a_day_decrypts_the_kept_token() {
     let key = key();
     let (world, mut pending) = answered_without_the_key(&key).await;
     world.clock.sleep(HOUR * 20).await;
@@ -230,7 +230,7 @@ async fn a_key_that_comes_within_the_day_decrypts_what_was_kept() {
 }
 
 #[tokio::test]
-async fn a_restart_with_the_key_decrypts_what_was_kept() {
+async fn a_restart_with_the_key_decrypts_the_kept_token() {
     let key = key();
     let (world, pending) = answered_without_the_key(&key).await;
     let mut pending = reopened(pending, &keyring());
@@ -240,7 +240,7 @@ async fn a_restart_with_the_key_decrypts_what_was_kept() {
 }
 
 #[tokio::test]
-async fn an_interim_token_is_verified_once_its_key_is_there() {
+async fn an_interim_token_is_verified_when_its_decryption_key_is_available() {
     let key = key();
     let world = world_with(|op| op.client(encrypting(&key)).decisions(DecisionPolicy::scripted()), |client| client);
     let world = world.await;
@@ -256,7 +256,7 @@ async fn an_interim_token_is_verified_once_its_key_is_there() {
 // Refused tokens.
 
 #[tokio::test]
-async fn a_token_in_clear_where_encryption_is_registered_is_refused() {
+async fn an_unencrypted_token_is_refused_if_encryption_is_registered() {
     let world = encrypted_world().await;
     is_refused(&world, Rule::NotEncrypted, EncryptionForgery::in_clear()).await;
 
@@ -266,7 +266,7 @@ async fn a_token_in_clear_where_encryption_is_registered_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_encrypted_otherwise_than_registered_is_refused() {
+async fn a_token_encrypted_with_unregistered_algorithms_is_refused() {
     let (key, rsa) = (key(), DecryptionKey::generate(KeyManagementAlgorithm::RsaOaep256).unwrap());
     let both = |client: ClientBuilder| client.decryption_key(key.clone()).decryption_key(rsa.clone());
     let at_op = registered(&rsa).encrypted_id_token("RSA-OAEP-256", "A256GCM");
@@ -284,7 +284,7 @@ async fn a_token_that_is_encrypted_otherwise_than_registered_is_refused() {
 }
 
 #[tokio::test]
-async fn algorithms_and_parameters_that_are_never_accepted_are_refused() {
+async fn insecure_algorithms_and_parameters_are_refused() {
     let rsa = DecryptionKey::generate(KeyManagementAlgorithm::RsaOaep).unwrap();
     let world = world_for(encrypting(&rsa), |client| client.decryption_key(rsa.clone())).await;
     for forgery in [
@@ -340,7 +340,7 @@ async fn a_wrapped_key_of_a_few_bytes_is_refused() {
 }
 
 #[tokio::test]
-async fn encryption_alone_authenticates_nothing() {
+async fn an_encrypted_token_needs_a_valid_signed_token_inside() {
     let world = encrypted_world().await;
     is_refused(&world, Rule::IdTokenMalformed, EncryptionForgery::unsigned()).await;
     is_refused(&world, Rule::IdTokenMalformed, EncryptionForgery::twice()).await;
@@ -360,7 +360,7 @@ async fn encryption_alone_authenticates_nothing() {
 }
 
 #[tokio::test]
-async fn what_only_looks_like_an_encrypted_token_is_refused() {
+async fn a_malformed_encrypted_token_is_refused() {
     let world = encrypted_world().await;
     for (raw, rule) in [
         ("....", Rule::IdTokenMalformed),
@@ -378,7 +378,7 @@ async fn what_only_looks_like_an_encrypted_token_is_refused() {
 }
 
 #[tokio::test]
-async fn an_interim_token_that_cannot_be_decrypted_ends_nothing() {
+async fn an_interim_token_that_cannot_be_decrypted_ends_no_sign_in() {
     let world = encrypted_world().await;
     for (forgery, rule) in [
         (EncryptionForgery::cut_tag(1), Rule::Decryption),

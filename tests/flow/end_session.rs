@@ -99,7 +99,7 @@ async fn each_logout_has_a_state_of_its_own_and_stored_id_tokens_are_hints_too()
 }
 
 #[tokio::test]
-async fn without_a_uri_to_return_to_there_is_no_state() {
+async fn a_logout_without_a_return_uri_has_no_state() {
     let world = world_with(|op| op.client(registered()), |client| client).await;
     let (url, session) = world.client.end_session().start().await.unwrap();
     assert!(session.is_none());
@@ -111,7 +111,7 @@ async fn without_a_uri_to_return_to_there_is_no_state() {
 }
 
 #[tokio::test]
-async fn an_op_without_the_endpoint_is_a_typed_error() {
+async fn an_op_without_an_end_session_endpoint_is_a_typed_error() {
     let edit = |value: Option<&'static str>| {
         world_with(
             move |op| {
@@ -134,7 +134,7 @@ async fn an_op_without_the_endpoint_is_a_typed_error() {
 }
 
 #[tokio::test]
-async fn an_op_that_is_away_is_a_transient_error() {
+async fn an_unreachable_op_is_a_transient_error() {
     let (world, cable) = world_on_a_cable(|op| op).await;
     let client = client_of(&world.op, &world.clock).http_client(cable.clone()).build().unwrap();
     cable.unplug();
@@ -146,7 +146,7 @@ async fn an_op_that_is_away_is_a_transient_error() {
 }
 
 #[tokio::test]
-async fn requests_that_cannot_be_sent_are_refused_before_a_user_meets_them() {
+async fn invalid_logout_requests_are_refused_before_the_user_is_redirected() {
     let world = logout_world().await;
     let request = || world.client.end_session();
     let user = world.approved().await;

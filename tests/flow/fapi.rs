@@ -98,7 +98,7 @@ async fn under_message_signing_the_request_is_signed_and_the_response_is_a_jwt()
 }
 
 #[tokio::test]
-async fn message_signing_works_with_an_op_that_lists_the_shorthand_alone() {
+async fn message_signing_works_if_the_op_lists_only_the_shorthand_response_mode() {
     let shorthand = |metadata: &mut Map<String, Value>| {
         metadata.insert("response_modes_supported".into(), json!(["jwt"]));
     };
@@ -118,7 +118,7 @@ async fn message_signing_works_with_an_op_that_lists_the_shorthand_alone() {
 }
 
 #[tokio::test]
-async fn message_signing_goes_with_form_post_and_with_the_key_given_apart() {
+async fn message_signing_works_with_form_post_and_with_a_separate_signing_key() {
     let clock = TestClock::automatic();
     let key = key(SigningAlgorithm::Es256);
     let op = provider(&clock).client(registered(&key)).fapi2().require_signed_request_object().start().unwrap();
@@ -167,7 +167,7 @@ async fn a_certificate_may_authenticate_the_client_and_bind_its_tokens() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_not_bound_are_given_back() {
+async fn unbound_tokens_are_revoked() {
     let world = fapi_world(SigningAlgorithm::Es256, |op| op, ClientBuilder::fapi2).await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::edit_json(Endpoint::Poll, |members| {
@@ -181,7 +181,7 @@ async fn tokens_that_are_not_bound_are_given_back() {
 // Forbidden settings.
 
 #[test]
-fn what_contradicts_the_rules_is_refused_when_the_client_is_built() {
+fn settings_that_contradict_the_profile_are_refused_when_the_client_is_built() {
     use SigningAlgorithm as A;
     let good = || with_key(A::Es256);
     for (builder, setting) in [
@@ -251,7 +251,7 @@ fn a_certificate_signs_no_request_so_message_signing_needs_a_key() {
 }
 
 #[tokio::test]
-async fn a_single_request_cannot_leave_the_rules_either() {
+async fn a_single_request_cannot_override_the_profile() {
     let world = fapi_world(
         SigningAlgorithm::Es256,
         TestProviderBuilder::require_signed_request_object,
@@ -278,7 +278,7 @@ async fn discovered(
 }
 
 #[tokio::test]
-async fn an_op_that_lacks_what_the_rules_need_is_refused_at_discovery() {
+async fn an_op_that_does_not_support_the_profile_is_refused_at_discovery() {
     let without = |member: &'static str| async move {
         let edit = move |metadata: &mut Map<String, Value>| drop(metadata.shift_remove(member));
         // Even a client that accepts an OP which does not advertise the flow cannot bypass this.
@@ -301,7 +301,7 @@ async fn an_op_that_lacks_what_the_rules_need_is_refused_at_discovery() {
 }
 
 #[tokio::test]
-async fn an_op_that_signs_responses_need_not_send_iss_beside_them() {
+async fn an_op_that_signs_responses_need_not_support_the_iss_parameter() {
     let edit = |metadata: &mut Map<String, Value>| {
         metadata.shift_remove("authorization_response_iss_parameter_supported");
     };
@@ -317,7 +317,7 @@ async fn an_op_that_signs_responses_need_not_send_iss_beside_them() {
 }
 
 #[tokio::test]
-async fn a_client_that_was_built_while_the_op_was_away_checks_it_before_a_user_goes_there() {
+async fn a_client_built_while_the_op_was_unreachable_checks_it_before_the_user_is_redirected() {
     let key = key(SigningAlgorithm::Es256);
     let clock = TestClock::automatic();
     let op = provider(&clock).client(registered(&key)).without_iss().start().unwrap();
@@ -337,7 +337,7 @@ async fn a_response_without_iss_is_refused() {
 }
 
 #[tokio::test]
-async fn an_id_token_by_another_algorithm_is_refused_although_the_op_lists_it() {
+async fn an_id_token_with_an_algorithm_outside_the_profile_is_refused_although_the_op_lists_it() {
     let key = key(SigningAlgorithm::Es256);
     let at_op = registered(&key).signing_algorithm("RS256");
     let authentication = ClientAuthentication::private_key_jwt(key);
@@ -354,7 +354,7 @@ async fn an_id_token_by_another_algorithm_is_refused_although_the_op_lists_it() 
 }
 
 #[tokio::test]
-async fn the_test_provider_refuses_clients_that_do_not_keep_to_the_rules() {
+async fn the_test_provider_refuses_clients_that_violate_the_profile() {
     // Without `fapi2` in the client's settings nothing is turned on.
     let clock = TestClock::automatic();
     let op = provider(&clock).fapi2().start().unwrap();

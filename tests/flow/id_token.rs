@@ -117,7 +117,7 @@ async fn a_bad_signature_is_refused_for_every_algorithm() {
 }
 
 #[tokio::test]
-async fn what_is_no_signed_token_is_refused() {
+async fn a_malformed_signed_token_is_refused() {
     let raw = ["", "a", "a.b", "a.b.c", "e30.e30.", "..", "a.b.c.d.e", "\u{0}"].map(IdTokenForgery::raw);
     let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
     for (number, forgery) in raw.into_iter().enumerate() {
@@ -127,7 +127,7 @@ async fn what_is_no_signed_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_header_that_an_id_token_cannot_have_is_refused() {
+async fn a_forbidden_header_of_an_id_token_is_refused() {
     all_break(Rule::IdTokenHeader, [header("crit", json!(["exp"])), header("typ", json!("at+jwt"))]).await;
 }
 
@@ -164,7 +164,7 @@ async fn an_iss_that_is_wrong_or_missing_is_refused() {
 }
 
 #[tokio::test]
-async fn an_aud_that_is_wrong_missing_or_names_somebody_untrusted_is_refused() {
+async fn an_aud_that_is_wrong_missing_or_untrusted_is_refused() {
     let wrong = [json!("another-app"), json!([]), json!([CLIENT_ID, "another-app"]), json!(7)];
     all_break(Rule::IdTokenAudience, wrong.map(|aud| claim("aud", aud))).await;
     breaks(Rule::IdTokenAudience, without("aud")).await;
@@ -226,13 +226,13 @@ async fn a_sub_that_is_missing_empty_or_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn an_at_hash_that_does_not_fit_is_refused_and_one_that_is_missing_is_not() {
+async fn a_wrong_at_hash_is_refused_and_a_missing_one_is_accepted() {
     all_break(Rule::IdTokenAccessTokenHash, [claim("at_hash", json!("AAAAAAAAAAAAAAAAAAAAAA"))]).await;
     is_accepted(without("at_hash")).await;
 }
 
 #[tokio::test]
-async fn an_access_token_that_was_swapped_behind_the_ops_back_is_refused() {
+async fn an_access_token_that_was_replaced_in_the_response_is_refused() {
     let world = world().await;
     world.op.misbehave(Fault::edit_json(Endpoint::Poll, |members| {
         members.insert("access_token".into(), json!("somebody-elses"));
@@ -242,7 +242,7 @@ async fn an_access_token_that_was_swapped_behind_the_ops_back_is_refused() {
 }
 
 #[tokio::test]
-async fn the_nonce_is_checked_after_a_restart_too() {
+async fn the_nonce_is_checked_after_a_restart() {
     let world = world().await;
     let mut pending = reopened(world.pending().await, &keyring());
     world.op.misbehave(Fault::id_token(Endpoint::Poll, claim("nonce", json!("another"))));
@@ -296,7 +296,7 @@ async fn token_type_in_odd_case_and_a_response_without_expires_in_and_scope_are_
 }
 
 #[tokio::test]
-async fn an_invalid_answer_has_its_tokens_revoked_and_hands_none_out() {
+async fn the_tokens_of_an_invalid_answer_are_revoked_and_not_returned() {
     let world = world().await;
     let outcome = ended_with(&world, IdTokenForgery::broken_signature()).await;
     let answer = world.polls().last().unwrap().response_json();
@@ -358,7 +358,7 @@ async fn under_max_age_auth_time_is_required() {
 }
 
 #[tokio::test]
-async fn auth_time_is_required_where_it_was_asked_for_as_essential_and_otherwise_not() {
+async fn auth_time_is_required_only_if_it_was_requested_as_essential() {
     let essential = json!({ "id_token": { "auth_time": { "essential": true } } });
     let world = after_three_days(Some(without("auth_time"))).await;
     let outcome = asked(&world, |request| request.claims(essential)).await;
@@ -386,7 +386,7 @@ async fn an_acr_that_is_not_among_the_essential_ones_is_refused() {
 }
 
 #[tokio::test]
-async fn an_essential_acr_without_values_has_to_be_there() {
+async fn an_essential_acr_without_values_is_required() {
     for essential in [
         json!({ "essential": true }),
         json!({ "essential": true, "values": [] }),
@@ -412,7 +412,7 @@ async fn an_essential_acr_without_values_has_to_be_there() {
 }
 
 #[tokio::test]
-async fn an_acr_that_was_only_wished_for_is_not_insisted_on() {
+async fn a_voluntary_acr_is_not_required() {
     let world = world().await;
     world.op.misbehave(Fault::id_token(Endpoint::Poll, claim("acr", json!("loa1"))));
     assert_eq!(broken_rule(&asked(&world, |request| request.acr_values(["loa3"])).await), None);

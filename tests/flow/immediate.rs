@@ -20,7 +20,7 @@ async fn grant_of_an_immediate_answer() -> (World, openid_deferred::Authorizatio
 }
 
 #[tokio::test]
-async fn final_tokens_that_came_while_the_keys_are_out_of_reach_are_kept_and_not_asked_for_again() {
+async fn final_tokens_that_arrive_while_keys_are_unavailable_are_kept_and_not_requested_again() {
     let (world, mut grant) = grant_of_an_immediate_answer().await;
     world.op.replace_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
@@ -39,7 +39,7 @@ async fn final_tokens_that_came_while_the_keys_are_out_of_reach_are_kept_and_not
 }
 
 #[tokio::test]
-async fn an_exchange_of_an_ordinary_code_that_is_dropped_in_the_middle_is_taken_up_by_the_next_call() {
+async fn the_next_call_returns_the_answer_to_a_dropped_exchange_of_an_ordinary_code() {
     let (world, mut grant) = grant_of_an_immediate_answer().await;
     world.op.misbehave(Fault::delay(Endpoint::Code, Duration::from_secs(10)));
     tokio::select! {
@@ -64,7 +64,7 @@ async fn exchange_dropped(world: &World, grant: &mut openid_deferred::Authorizat
 }
 
 #[tokio::test]
-async fn final_tokens_whose_grant_is_dropped_are_revoked_whenever_they_come() {
+async fn final_tokens_that_arrive_after_their_grant_was_dropped_are_revoked() {
     for dropped_after in [Duration::ZERO, Duration::from_secs(600)] {
         let (world, mut grant) = grant_of_an_immediate_answer().await;
         world.op.misbehave(Fault::delay(Endpoint::Code, Duration::from_secs(10)));
@@ -93,7 +93,7 @@ async fn final_tokens_that_could_not_be_validated_are_revoked_when_their_grant_i
 }
 
 #[tokio::test]
-async fn tokens_that_were_handed_over_are_not_revoked_when_their_grant_is_dropped() {
+async fn returned_tokens_are_not_revoked_when_their_grant_is_dropped() {
     let (world, mut grant) = grant_of_an_immediate_answer().await;
     let SignIn::Complete(authentication) = world.client.exchange(&mut grant).await.unwrap() else {
         panic!("it was answered at once")
@@ -106,7 +106,7 @@ async fn tokens_that_were_handed_over_are_not_revoked_when_their_grant_is_droppe
 }
 
 #[tokio::test]
-async fn the_early_access_token_of_a_process_whose_grant_is_dropped_is_left_alone() {
+async fn an_early_access_token_is_not_revoked_when_its_grant_is_dropped() {
     let world = world_with(|op| op.early_access_token(), |client| client).await;
     let (query, mut session) = world.user_returns().await;
     let mut grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
@@ -119,7 +119,7 @@ async fn the_early_access_token_of_a_process_whose_grant_is_dropped_is_left_alon
 }
 
 #[tokio::test]
-async fn keys_that_take_long_do_not_hold_up_an_exchange_that_has_succeeded() {
+async fn slow_keys_do_not_delay_an_exchange_that_has_succeeded() {
     let world = world().await;
     world.op.replace_keys();
     world.op.misbehave(Fault::stall(Endpoint::Keys));
@@ -131,7 +131,7 @@ async fn keys_that_take_long_do_not_hold_up_an_exchange_that_has_succeeded() {
 }
 
 #[tokio::test]
-async fn tokens_beside_an_exchange_response_that_breaks_a_rule_are_given_back() {
+async fn tokens_in_an_invalid_exchange_response_are_revoked() {
     let world = world_with(|op| op.early_access_token(), |client| client).await;
     world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
         members.insert("deferred_auth_id".into(), json!(7));
@@ -141,7 +141,7 @@ async fn tokens_beside_an_exchange_response_that_breaks_a_rule_are_given_back() 
 }
 
 #[tokio::test]
-async fn parameters_that_are_no_json_of_their_kind_are_refused() {
+async fn json_parameters_of_a_wrong_type_are_refused() {
     let world = world().await;
     for request in [
         world.client.authorize().claims(json!(["acr"])),

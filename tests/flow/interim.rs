@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn an_interim_token_that_is_no_text_is_rejected_and_the_process_lives() {
+async fn an_interim_token_that_is_not_a_string_is_rejected_and_the_sign_in_continues() {
     let world = world().await;
     world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
         members.insert("interim_id_token".into(), serde_json::json!({ "sub": "user-1" }));
@@ -62,7 +62,7 @@ async fn an_interim_token_may_lack_acr_auth_time_and_at_hash_that_the_final_one_
 }
 
 #[tokio::test]
-async fn an_interim_token_that_breaks_a_rule_is_rejected_and_the_process_lives() {
+async fn an_invalid_interim_token_is_rejected_and_the_sign_in_continues() {
     for (forgery, rule) in [
         (IdTokenForgery::algorithm_none(), Rule::IdTokenAlgorithm),
         (IdTokenForgery::broken_signature(), Rule::IdTokenSignature),
@@ -81,13 +81,13 @@ async fn an_interim_token_that_breaks_a_rule_is_rejected_and_the_process_lives()
 }
 
 #[tokio::test]
-async fn an_interim_token_that_has_expired_when_the_final_one_comes_is_fine() {
+async fn an_interim_token_may_expire_before_the_final_one_arrives() {
     let world = world_with(|op| op.interval(HOUR).decisions(DecisionPolicy::after(DAY * 20)), |client| client).await;
     assert_eq!(broken_rule(&world.outcome().await), None);
 }
 
 #[tokio::test]
-async fn an_interim_token_is_verified_later_where_the_keys_are_out_of_reach() {
+async fn an_interim_token_is_verified_later_if_the_keys_are_unavailable() {
     let world = without_keys().await;
     let mut pending = world.pending().await;
     assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));
@@ -113,7 +113,7 @@ async fn a_final_token_about_another_subject_than_the_interim_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_final_token_about_another_subject_is_refused_where_the_interim_one_could_not_be_verified_at_first() {
+async fn a_final_token_about_another_subject_is_refused_if_the_interim_one_was_verified_late() {
     let world = without_keys().await;
     let mut pending = world.pending().await;
     assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));
@@ -125,7 +125,7 @@ async fn a_final_token_about_another_subject_is_refused_where_the_interim_one_co
 }
 
 #[tokio::test]
-async fn a_changed_subject_is_accepted_where_that_is_allowed() {
+async fn a_changed_subject_is_accepted_if_the_client_allows_it() {
     let world = world_with(|op| op, |client| client.allow_changed_subject()).await;
     let mut pending = world.pending().await;
     world.op.last_process().change_subject("user-2");
@@ -134,7 +134,7 @@ async fn a_changed_subject_is_accepted_where_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_rejected_interim_token_is_not_compared_with() {
+async fn a_rejected_interim_token_is_not_compared_with_the_final_one() {
     let world = world().await;
     let forgery = IdTokenForgery::claims(|claims| {
         claims.insert("sub".into(), json!("user-2"));
@@ -163,7 +163,7 @@ fn final_token(world: &World, token: String) {
 }
 
 #[tokio::test]
-async fn the_interim_token_that_comes_again_as_the_final_one_is_refused_and_its_tokens_revoked() {
+async fn the_interim_token_is_refused_as_the_final_one_and_its_tokens_are_revoked() {
     let world = world().await;
     let mut pending = world.pending().await;
     assert!(pending.interim().verified().is_some());
@@ -175,7 +175,7 @@ async fn the_interim_token_that_comes_again_as_the_final_one_is_refused_and_its_
 }
 
 #[tokio::test]
-async fn the_interim_token_is_recognised_after_a_restart_whatever_had_become_of_it() {
+async fn the_interim_token_is_recognised_after_a_restart_in_every_state() {
     let unverifiable = without_keys().await;
     let rejected = world().await;
     rejected.op.misbehave(Fault::id_token(Endpoint::Exchange, claim("aud", json!("another-app"))));
@@ -210,7 +210,7 @@ async fn a_final_token_with_the_jti_of_the_interim_one_is_refused() {
 }
 
 #[tokio::test]
-async fn the_jti_of_an_interim_token_counts_although_the_token_was_rejected() {
+async fn the_jti_of_a_rejected_interim_token_is_refused_in_the_final_one() {
     let world = world().await;
     let forgery = IdTokenForgery::claims(|claims| {
         claims.insert("jti".into(), json!("one"));
@@ -222,7 +222,7 @@ async fn the_jti_of_an_interim_token_counts_although_the_token_was_rejected() {
 }
 
 #[tokio::test]
-async fn an_encrypted_interim_token_is_recognised_as_it_came_and_by_what_is_inside() {
+async fn an_encrypted_interim_token_is_recognised_encrypted_and_decrypted() {
     let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
     let registered = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI);
     let registered = registered.jwks(&json!({ "keys": [key.public_jwk()] }));
@@ -266,7 +266,7 @@ async fn misspelled(world: &World, spell: fn(&str) -> String) -> (PendingAuthent
 }
 
 #[tokio::test]
-async fn the_interim_token_is_recognised_in_another_spelling() {
+async fn the_interim_token_is_recognised_in_another_encoding() {
     let spellings: [fn(&str) -> String; 8] = [
         |token| format!(" {token}"),
         |token| format!("\n{token}\r\n"),
@@ -288,7 +288,7 @@ async fn the_interim_token_is_recognised_in_another_spelling() {
 }
 
 #[tokio::test]
-async fn the_jti_of_an_interim_token_counts_in_another_spelling_of_the_token() {
+async fn the_jti_of_an_interim_token_is_recognised_in_another_encoding_of_the_token() {
     let world = world().await;
     world.op.misbehave(Fault::id_token(Endpoint::Token, claim("jti", json!("one"))).always());
     let (mut pending, _) = misspelled(&world, |token| format!("\t{token}")).await;
@@ -297,7 +297,7 @@ async fn the_jti_of_an_interim_token_counts_in_another_spelling_of_the_token() {
 }
 
 #[tokio::test]
-async fn the_interim_token_that_comes_with_a_refresh_is_refused_and_its_tokens_revoked() {
+async fn the_interim_token_in_a_refresh_is_refused_and_its_tokens_are_revoked() {
     for jti_only in [false, true] {
         let world = world_with(|op| op.interim_claim("email", "unverified@example.com"), |client| client).await;
         world.op.misbehave(Fault::id_token(Endpoint::Exchange, claim("jti", json!("one"))));
@@ -326,7 +326,7 @@ fn preceded(world: &World, member: &'static str) {
 }
 
 #[tokio::test]
-async fn a_member_without_a_token_beside_the_interim_token_is_no_token() {
+async fn an_empty_member_beside_the_interim_token_counts_as_absent() {
     for (interim, other) in [(InterimToken::InterimIdToken, "id_token"), (InterimToken::IdToken, "interim_id_token")] {
         for value in [r#""""#, "null", "false", "0", "[]", "{}"] {
             let world = world_with(|op| op.interim_token(interim), |client| client).await;
@@ -340,7 +340,7 @@ async fn a_member_without_a_token_beside_the_interim_token_is_no_token() {
 }
 
 #[tokio::test]
-async fn interim_tokens_that_contradict_each_other_are_rejected_and_the_process_lives() {
+async fn contradictory_interim_tokens_are_rejected_and_the_sign_in_continues() {
     for (member, rule) in
         [(r#""id_token":"x.y.z""#, Rule::TwoInterimIdTokens), (r#""interim_id_token":"x.y.z""#, Rule::RepeatedMember)]
     {

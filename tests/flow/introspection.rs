@@ -88,7 +88,7 @@ async fn an_answer_that_is_no_introspection_response_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_the_ops_answer_and_says_nothing_about_the_token() {
+async fn a_refused_introspection_says_nothing_about_the_token() {
     for status in [200, 401] {
         let refused = Fault::error_with_status(Endpoint::Introspection, status, "invalid_client");
         let error = answered_with(refused).await.unwrap_err();
@@ -98,7 +98,7 @@ async fn a_refusal_is_the_ops_answer_and_says_nothing_about_the_token() {
 }
 
 #[tokio::test]
-async fn trouble_passes_and_bodies_are_bounded() {
+async fn network_errors_are_transient_and_bodies_are_bounded() {
     let fault = Fault::status(Endpoint::Introspection, 503).header("retry-after", "30");
     let error = answered_with(fault).await.unwrap_err();
     assert_eq!((error.is_transient(), error.retry_after()), (true, Some(seconds(30))));
@@ -114,7 +114,7 @@ async fn trouble_passes_and_bodies_are_bounded() {
 }
 
 #[tokio::test]
-async fn an_op_without_introspection_endpoint_is_told_apart() {
+async fn an_op_without_an_introspection_endpoint_is_a_typed_error() {
     let without = |members: &mut serde_json::Map<String, serde_json::Value>| {
         members.remove("introspection_endpoint");
     };

@@ -73,7 +73,7 @@ fn without(name: &'static str) -> Fault {
 // Accepted responses.
 
 #[tokio::test]
-async fn a_signed_response_signs_a_user_in_and_has_nothing_beside_the_jwt() {
+async fn a_response_jwt_is_the_only_parameter_and_signs_the_user_in() {
     let world = jwt_world().await;
     let (url, session) = world.client.authorize().start().await.unwrap();
     assert_eq!(parameters(&url, "response_mode"), ["query.jwt"]);
@@ -90,7 +90,7 @@ async fn a_signed_response_signs_a_user_in_and_has_nothing_beside_the_jwt() {
 }
 
 #[tokio::test]
-async fn form_post_brings_a_signed_response_too() {
+async fn a_signed_response_arrives_by_form_post() {
     let world = world_with(|op| op, |client| client.response_mode(ResponseMode::FormPostJwt)).await;
     let (url, session) = world.client.authorize().start().await.unwrap();
     assert_eq!(parameters(&url, "response_mode"), ["form_post.jwt"]);
@@ -105,7 +105,7 @@ fn modes(listed: &'static [&'static str]) -> impl Fn(&mut Map<String, Value>) + 
 }
 
 #[tokio::test]
-async fn an_op_that_lists_only_the_shorthand_is_asked_by_it() {
+async fn the_shorthand_response_mode_is_used_if_the_op_lists_no_other() {
     for (listed, sent) in [
         (&["query", "jwt"][..], "jwt"),
         (&["jwt", "form_post.jwt"], "jwt"),
@@ -127,7 +127,7 @@ async fn an_op_that_lists_only_the_shorthand_is_asked_by_it() {
 }
 
 #[tokio::test]
-async fn the_shorthand_can_be_asked_for_plain_pushed_and_signed() {
+async fn the_shorthand_response_mode_works_in_plain_pushed_and_signed_requests() {
     let key = openid_deferred::SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let at_op = registered().jwks(&json!({ "keys": [key.public_jwk()] }));
     let settings = |client: ClientBuilder| client.response_mode(ResponseMode::Jwt).request_object_signing_key(key);
@@ -153,7 +153,7 @@ async fn the_shorthand_can_be_asked_for_plain_pushed_and_signed() {
 }
 
 #[tokio::test]
-async fn the_shorthand_is_refused_where_it_would_mean_the_fragment_or_is_not_listed() {
+async fn the_shorthand_response_mode_is_refused_if_it_means_the_fragment_or_is_not_listed() {
     let world = world_with(|op| op, |client| client.response_mode(ResponseMode::Jwt)).await;
     let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
     let error = request.start().await.unwrap_err();
@@ -173,7 +173,7 @@ async fn the_shorthand_is_refused_where_it_would_mean_the_fragment_or_is_not_lis
 }
 
 #[tokio::test]
-async fn a_single_request_can_ask_for_a_jwt_or_against_the_clients_setting_for_none() {
+async fn a_single_request_can_override_the_clients_response_mode() {
     let world = world().await;
     let (url, session) = world.client.authorize().response_mode(ResponseMode::QueryJwt).start().await.unwrap();
     let query = world.op.visit(url).query();
@@ -242,7 +242,7 @@ async fn encrypted_world(alg: KeyManagementAlgorithm, enc: ContentEncryptionAlgo
 const ALG: KeyManagementAlgorithm = KeyManagementAlgorithm::EcdhEsA256Kw;
 
 #[tokio::test]
-async fn an_ordinary_code_comes_in_a_jwt_as_well() {
+async fn an_ordinary_code_arrives_in_a_jwt() {
     let world = world_with(|op| op.answer_with_code(), |client| client.response_mode(ResponseMode::QueryJwt)).await;
     let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
     let (url, session) = request.start().await.unwrap();
@@ -253,7 +253,7 @@ async fn an_ordinary_code_comes_in_a_jwt_as_well() {
 }
 
 #[tokio::test]
-async fn errors_in_a_jwt_are_those_of_the_op() {
+async fn an_error_in_a_response_jwt_is_the_ops_error() {
     let world = jwt_world().await;
     let (url, mut session) = world.client.authorize().start().await.unwrap();
     let back = world.op.visit_and_decline(url);
@@ -266,7 +266,7 @@ async fn errors_in_a_jwt_are_those_of_the_op() {
 }
 
 #[tokio::test]
-async fn an_ops_error_that_is_not_signed_by_it_is_not_reported_as_its_own() {
+async fn an_unsigned_error_is_not_reported_as_the_ops_error() {
     let world = jwt_world().await;
     world.op.misbehave(Fault::jwt_response(IdTokenForgery::foreign_key()));
     let (url, mut session) = world.client.authorize().start().await.unwrap();
@@ -275,7 +275,7 @@ async fn an_ops_error_that_is_not_signed_by_it_is_not_reported_as_its_own() {
 }
 
 #[tokio::test]
-async fn nothing_outside_of_the_jwt_is_read() {
+async fn parameters_outside_the_response_jwt_are_ignored() {
     let world = jwt_world().await;
     let (back, session) = returns(&world).await;
     let query =
@@ -287,7 +287,7 @@ async fn nothing_outside_of_the_jwt_is_read() {
 }
 
 #[tokio::test]
-async fn the_cookie_of_the_session_is_found_by_the_state_in_the_jwt() {
+async fn the_state_in_the_jwt_names_the_cookie_of_the_session() {
     let world = jwt_world().await;
     let (back, session) = returns(&world).await;
     let name = Some(session.cookie_name());
@@ -304,7 +304,7 @@ async fn the_cookie_of_the_session_is_found_by_the_state_in_the_jwt() {
 }
 
 #[tokio::test]
-async fn a_sealed_session_still_knows_that_the_response_has_to_be_a_jwt() {
+async fn a_reopened_session_still_requires_a_response_jwt() {
     let world = jwt_world().await;
     let keyring = keyring();
     let (back, session) = returns(&world).await;
@@ -315,7 +315,7 @@ async fn a_sealed_session_still_knows_that_the_response_has_to_be_a_jwt() {
 }
 
 #[tokio::test]
-async fn a_client_of_an_op_that_names_itself_in_no_other_way_needs_no_iss_parameter() {
+async fn a_response_jwt_needs_no_iss_parameter() {
     let world =
         world_with(TestProviderBuilder::without_iss, |client| client.response_mode(ResponseMode::QueryJwt)).await;
     let (back, session) = returns(&world).await;
@@ -373,7 +373,7 @@ async fn a_response_may_be_good_for_hours() {
 // Refused responses.
 
 #[tokio::test]
-async fn a_plain_response_where_a_jwt_was_asked_for_is_refused_and_the_session_stays_good() {
+async fn a_plain_response_is_refused_if_a_jwt_was_requested_and_the_session_stays_valid() {
     let world = jwt_world().await;
     let (back, mut session) = returns(&world).await;
     let inside = claims_of(back.parameter("response").unwrap());
@@ -391,7 +391,7 @@ async fn a_plain_response_where_a_jwt_was_asked_for_is_refused_and_the_session_s
 }
 
 #[tokio::test]
-async fn a_jwt_where_none_was_asked_for_is_refused() {
+async fn a_response_jwt_that_was_not_requested_is_refused() {
     let asking = world().await;
     let (_, mut session) = asking.user_returns().await;
     let (back, _) = returns(&jwt_world().await).await;
@@ -429,7 +429,7 @@ async fn a_response_that_the_op_did_not_sign_is_refused() {
 }
 
 #[tokio::test]
-async fn a_key_that_the_op_does_not_have_is_asked_for_once_and_then_refused() {
+async fn a_response_by_an_unknown_key_causes_one_fetch_and_is_refused() {
     let world = jwt_world().await;
     let unknown = IdTokenForgery::header(|header| drop(header.insert("kid".into(), json!("another"))));
     let fetched = world.op.requests_to(Endpoint::Keys).len();
@@ -472,7 +472,7 @@ async fn a_response_that_has_expired_or_lives_for_days_is_refused() {
 }
 
 #[tokio::test]
-async fn a_state_that_is_not_the_sessions_is_refused_before_anything_is_fetched() {
+async fn a_state_of_another_session_is_refused_before_anything_is_fetched() {
     let world = jwt_world().await;
     world.op.replace_keys();
     let fetched = world.op.requests_to(Endpoint::Keys).len();
@@ -485,7 +485,7 @@ async fn a_state_that_is_not_the_sessions_is_refused_before_anything_is_fetched(
 }
 
 #[tokio::test]
-async fn what_a_plain_response_must_not_have_a_jwt_must_not_have_either() {
+async fn a_response_jwt_follows_the_parameter_rules_of_plain_responses() {
     let world = jwt_world().await;
     assert_eq!(is_refused(&world, with("code", json!("x"))).await, (Rule::BothCodes, Some("deferred_code")));
     assert_eq!(is_refused(&world, without("deferred_code")).await, (Rule::NoCode, Some("deferred_code")));
@@ -524,7 +524,7 @@ async fn an_algorithm_other_than_the_registered_one_is_refused() {
 }
 
 #[tokio::test]
-async fn an_hmac_is_accepted_only_where_it_was_registered() {
+async fn an_hmac_is_accepted_only_if_it_was_registered() {
     // The JWT is signed with the client secret, as an OP does that has `HS256` registered for this client.
     let secret = "a secret of at least thirty-two bytes";
     let world = world_with(
@@ -555,7 +555,7 @@ async fn an_hmac_is_accepted_only_where_it_was_registered() {
 }
 
 #[tokio::test]
-async fn keys_that_are_out_of_reach_leave_the_session_good_for_the_same_response() {
+async fn the_session_stays_valid_while_keys_are_unavailable() {
     let world = jwt_world().await;
     world.op.rotate_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
@@ -583,7 +583,7 @@ async fn a_key_that_was_rotated_while_the_user_was_away_verifies_the_response() 
 }
 
 #[tokio::test]
-async fn an_instance_that_has_not_found_the_op_yet_leaves_the_session_good() {
+async fn the_session_stays_valid_if_discovery_has_not_succeeded() {
     let mut world = jwt_world().await;
     let (back, mut session) = returns(&world).await;
     world.client = client_of(&world.op, &world.clock).response_mode(ResponseMode::QueryJwt).build().unwrap();
@@ -645,7 +645,7 @@ fn unlisted(error: &Error) -> (&'static str, &str) {
 }
 
 #[tokio::test]
-async fn an_op_that_does_not_answer_like_this_is_refused_at_discovery() {
+async fn an_op_without_the_response_mode_or_its_algorithm_is_refused_at_discovery() {
     let plain = |metadata: &mut Map<String, Value>| {
         metadata.insert("response_modes_supported".into(), json!(["query", "form_post.jwt"]));
     };
@@ -701,7 +701,7 @@ async fn settings_that_cannot_work_are_refused_at_once() {
 }
 
 #[test]
-fn no_jwt_that_a_stranger_makes_is_taken_or_makes_the_client_panic() {
+fn forged_jwts_are_refused_without_a_panic() {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;

@@ -31,7 +31,7 @@ const OUTAGES: [u64; 8] = [1, 2, 3, 5, 10, 30, 100, 240];
 const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test]
-async fn waiting_ends_soon_after_the_keys_are_back() {
+async fn a_wait_ends_within_seconds_after_the_keys_are_available() {
     for length in OUTAGES {
         let world = without_keys().await;
         let mut pending = world.pending().await;
@@ -47,7 +47,7 @@ async fn waiting_ends_soon_after_the_keys_are_back() {
 }
 
 #[tokio::test]
-async fn the_op_is_asked_for_its_keys_seldom_in_a_long_outage() {
+async fn fetches_of_keys_are_rare_in_a_long_outage() {
     let world = without_keys().await;
     let mut pending = world.pending().await;
     world.op.last_process().approve();
@@ -75,7 +75,7 @@ async fn exchanged(world: &World, grant: &mut AuthorizationGrant) -> Result<Sign
 }
 
 #[tokio::test]
-async fn an_exchange_that_brings_the_tokens_at_once_ends_soon_after_the_keys_are_back() {
+async fn an_immediate_answer_is_validated_within_seconds_after_the_keys_are_available() {
     for length in OUTAGES {
         let world = world_with(|op| op.answer_with_code(), |client| client).await;
         let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
@@ -95,7 +95,7 @@ async fn an_exchange_that_brings_the_tokens_at_once_ends_soon_after_the_keys_are
 }
 
 #[tokio::test]
-async fn one_exchange_outlasts_an_outage_of_three_seconds() {
+async fn one_exchange_survives_an_outage_of_keys_for_three_seconds() {
     let world = world_with(|op| op.answer_with_code(), |client| client).await;
     let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
     let (url, session) = request.start().await.unwrap();
@@ -110,7 +110,7 @@ async fn one_exchange_outlasts_an_outage_of_three_seconds() {
 }
 
 #[tokio::test]
-async fn a_response_jwt_is_checked_soon_after_the_keys_are_back() {
+async fn a_response_jwt_is_checked_within_seconds_after_the_keys_are_available() {
     for length in OUTAGES {
         let world = world_with(|op| op, |client| client.response_mode(ResponseMode::QueryJwt)).await;
         world.op.replace_keys();
@@ -133,7 +133,7 @@ async fn a_response_jwt_is_checked_soon_after_the_keys_are_back() {
 }
 
 #[tokio::test]
-async fn metadata_that_is_out_of_reach_for_seconds_is_asked_for_again_within_seconds() {
+async fn unavailable_metadata_is_fetched_again_within_seconds() {
     let world = without_keys().await;
     world.op.behave();
     world.op.misbehave(Fault::status(Endpoint::Metadata, 503).always());
@@ -148,7 +148,7 @@ async fn metadata_that_is_out_of_reach_for_seconds_is_asked_for_again_within_sec
 }
 
 #[tokio::test]
-async fn keys_that_are_out_of_reach_for_good_still_end_the_process_as_invalid() {
+async fn permanently_unavailable_keys_end_the_process_as_invalid() {
     let world = without_keys().await;
     let mut pending = world.pending().await;
     world.op.last_process().approve();

@@ -50,7 +50,7 @@ async fn stranger(world: &World) -> openid_deferred::Error {
 }
 
 #[tokio::test]
-async fn a_final_token_by_a_key_that_rotated_unseen_right_after_a_refetch_is_verified() {
+async fn a_final_token_is_verified_if_the_key_rotates_right_after_a_fetch() {
     let world = nameless(true).await;
     let mut pending = world.pending().await;
     // The poll that brings the tokens is sent in five seconds.
@@ -61,7 +61,7 @@ async fn a_final_token_by_a_key_that_rotated_unseen_right_after_a_refetch_is_ver
 }
 
 #[tokio::test]
-async fn a_key_that_rotates_twice_in_a_minute_ends_nothing() {
+async fn two_key_rotations_in_a_minute_end_no_sign_in() {
     let world = nameless(false).await;
     for _ in 0..3 {
         let mut pending = world.pending().await;
@@ -71,7 +71,7 @@ async fn a_key_that_rotates_twice_in_a_minute_ends_nothing() {
 }
 
 #[tokio::test]
-async fn a_response_jwt_by_a_key_that_rotated_unseen_right_after_a_strangers_passes() {
+async fn a_response_jwt_with_a_just_rotated_key_is_verified_after_a_forged_one() {
     let world = nameless(true).await;
     for _ in 0..4 {
         let refused = stranger(&world).await.rule();
@@ -89,7 +89,7 @@ async fn a_response_jwt_by_a_key_that_rotated_unseen_right_after_a_strangers_pas
 }
 
 #[tokio::test]
-async fn strangers_cause_a_bounded_number_of_fetches_and_hold_up_no_final_token() {
+async fn forged_tokens_cause_a_bounded_number_of_key_fetches_and_delay_no_final_token() {
     let world = nameless(true).await;
     let mut pending = world.pending().await;
     let before = world.op.requests_to(Endpoint::Keys).len();
@@ -131,7 +131,7 @@ async fn forged_tokens_do_not_delay_users_after_a_key_rotation() {
 }
 
 #[tokio::test]
-async fn an_interim_token_by_a_key_that_rotated_unseen_is_verified() {
+async fn an_interim_token_is_verified_if_the_key_rotates_right_after_a_fetch() {
     let world = nameless(false).await;
     // The keys were fetched for another sign-in.
     let _ = world.pending().await;
@@ -141,7 +141,7 @@ async fn an_interim_token_by_a_key_that_rotated_unseen_is_verified() {
 }
 
 #[tokio::test]
-async fn signed_userinfo_by_a_key_that_rotated_under_its_old_name_is_verified() {
+async fn signed_userinfo_is_verified_if_the_key_rotates_and_keeps_its_kid() {
     let world = nameless(false).await;
     let authentication = world.approved().await;
     world.op.replace_keys();
@@ -157,7 +157,7 @@ async fn signed_userinfo_by_a_key_that_rotated_under_its_old_name_is_verified() 
 }
 
 #[tokio::test]
-async fn a_final_token_with_a_bad_signature_is_invalid_soon_although_strangers_keep_the_keys_busy() {
+async fn a_bad_signature_is_invalid_soon_while_forged_tokens_cause_key_fetches() {
     let world = nameless(true).await;
     let mut pending = world.pending().await;
     world.clock.sleep(seconds(4)).await;
@@ -174,7 +174,7 @@ async fn a_final_token_with_a_bad_signature_is_invalid_soon_although_strangers_k
 }
 
 #[tokio::test]
-async fn a_key_set_out_of_a_cache_is_as_old_as_the_cache_says() {
+async fn the_age_header_counts_for_a_cached_key_set() {
     let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
     world.op.misbehave(
         Fault::edit_headers(Endpoint::Keys, |headers| drop(headers.insert("age", "600".parse().unwrap()))).always(),
@@ -188,7 +188,7 @@ async fn a_key_set_out_of_a_cache_is_as_old_as_the_cache_says() {
 }
 
 #[tokio::test]
-async fn a_kid_that_is_null_is_no_kid() {
+async fn a_null_kid_counts_as_absent() {
     let world = nameless(true).await;
     world.op.behave();
     let null = || IdTokenForgery::header(|header| drop(header.insert("kid".into(), json!(null))));

@@ -72,7 +72,7 @@ async fn keys_in_padded_or_standard_base64_are_read() {
 }
 
 #[tokio::test]
-async fn a_coordinate_with_a_leading_zero_too_many_is_read() {
+async fn a_coordinate_with_a_superfluous_leading_zero_is_read() {
     let longer =
         |key: &mut Map<String, Value>| respelled(key, |octets| URL_SAFE_NO_PAD.encode([&[0], octets].concat()));
     let ec_only = each_key(move |key| {
@@ -93,7 +93,7 @@ async fn a_set_with_more_than_a_hundred_keys_is_used() {
 }
 
 #[tokio::test]
-async fn a_set_that_was_fetched_and_holds_no_key_that_fits_is_not_called_out_of_reach() {
+async fn a_key_set_without_a_matching_key_is_not_reported_as_unavailable() {
     let (_, _, client) = discovered(each_key(|key| drop(key.insert("use".into(), json!("enc"))))).await;
     let error = client.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::NoUsableKey), "{error}");
@@ -102,7 +102,7 @@ async fn a_set_that_was_fetched_and_holds_no_key_that_fits_is_not_called_out_of_
 }
 
 #[tokio::test]
-async fn no_key_is_needed_where_tokens_are_authenticated_with_the_secret() {
+async fn no_key_is_needed_if_tokens_are_authenticated_with_the_client_secret() {
     let clock = TestClock::automatic();
     let op = provider(&clock).start().unwrap();
     op.misbehave(Fault::edit_json(Endpoint::Keys, |members| drop(members.insert("keys".into(), json!([])))).always());

@@ -23,7 +23,7 @@ async fn keys_that_rotate_between_the_tokens_are_fetched_again_once() {
 }
 
 #[tokio::test]
-async fn a_token_without_kid_is_verified_where_the_key_has_none_either_and_after_a_rotation() {
+async fn a_token_without_kid_is_verified_by_a_key_without_kid_and_after_a_rotation() {
     let world = world_with(|op| op, |client| client).await;
     let bare_key = Fault::edit_json(Endpoint::Keys, |members| {
         for key in members["keys"].as_array_mut().unwrap() {
@@ -72,7 +72,7 @@ async fn answered_without_keys(until: Duration) -> (World, Outcome, usize) {
 }
 
 #[tokio::test]
-async fn a_final_response_that_comes_while_the_keys_are_out_of_reach_is_kept_and_validated_by_its_time_of_receipt() {
+async fn a_final_response_that_arrives_while_keys_are_unavailable_is_kept_and_validated_by_its_time_of_receipt() {
     let (world, outcome, _) = answered_without_keys(HOUR).await;
     let Outcome::Approved(authentication) = outcome else { panic!("{outcome:?}") };
     assert_eq!(world.polls().len(), 1, "it is never asked for again");
@@ -83,7 +83,7 @@ async fn a_final_response_that_comes_while_the_keys_are_out_of_reach_is_kept_and
 }
 
 #[tokio::test]
-async fn a_final_response_whose_keys_stay_out_of_reach_for_days_ends_as_invalid_at_last() {
+async fn a_final_response_whose_keys_are_unavailable_for_days_ends_as_invalid() {
     let (world, outcome, attempts) = answered_without_keys(DAY * 3).await;
     assert_eq!(broken_rule(&outcome), Some(Rule::KeysUnavailable));
     assert_eq!(world.polls().len(), 1);
@@ -118,7 +118,7 @@ async fn a_flood_of_unknown_kids_costs_one_fetch() {
 }
 
 #[tokio::test]
-async fn old_keys_serve_while_new_ones_cannot_be_fetched() {
+async fn old_keys_are_used_while_new_ones_cannot_be_fetched() {
     let world = world_with(|op| op.decisions(DecisionPolicy::after(HOUR * 5)), |client| client).await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());

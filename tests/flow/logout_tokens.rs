@@ -92,7 +92,7 @@ async fn a_logout_token_names_the_session_of_a_sign_in() {
 }
 
 #[tokio::test]
-async fn what_the_specification_leaves_open_is_accepted() {
+async fn optional_variations_of_logout_tokens_are_accepted() {
     let (world, _, process) = signed_in().await;
     let accepted: Vec<(&str, Edit)> = vec![
         ("a session alone", without("sub")),
@@ -191,7 +191,7 @@ async fn times_count_to_the_second_and_no_claim_is_ambiguous() {
 }
 
 #[tokio::test]
-async fn other_jwts_of_the_op_are_no_logout_tokens() {
+async fn other_jwts_of_the_op_are_refused_as_logout_tokens() {
     let (world, user, process) = signed_in().await;
     let id_token = user.id_token().token().expose();
     assert_eq!(broken(world.client.logout_token(id_token).await).0, Rule::LogoutTokenNonce);

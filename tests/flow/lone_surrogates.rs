@@ -34,7 +34,7 @@ fn violation(error: &Error) -> Violation {
 }
 
 #[tokio::test]
-async fn odd_members_that_nothing_needs_end_nothing_in_any_document() {
+async fn unneeded_members_with_lone_surrogates_are_accepted_in_every_document() {
     let world = world_with(|op| op, |client| client.response_mode(ResponseMode::QueryJwt)).await;
     for endpoint in [
         Endpoint::Metadata,
@@ -72,7 +72,7 @@ async fn odd_members_that_nothing_needs_end_nothing_in_any_document() {
 }
 
 #[tokio::test]
-async fn an_odd_claim_that_a_check_needs_makes_the_id_token_invalid() {
+async fn a_needed_claim_with_a_lone_surrogate_makes_the_id_token_invalid() {
     for (name, value) in [
         ("sub", r#""user-1\ud83d""#),
         ("nonce", r#""\udfff""#),
@@ -91,7 +91,7 @@ async fn an_odd_claim_that_a_check_needs_makes_the_id_token_invalid() {
 }
 
 #[tokio::test]
-async fn an_odd_member_that_a_check_needs_makes_a_token_response_invalid_and_its_tokens_are_revoked() {
+async fn a_needed_member_with_a_lone_surrogate_makes_a_token_response_invalid_and_its_tokens_are_revoked() {
     let world = world().await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::edit_body(Endpoint::Poll, replaced("token_type", r#""DPoP\ud83d""#)).after_success());
@@ -101,7 +101,7 @@ async fn an_odd_member_that_a_check_needs_makes_a_token_response_invalid_and_its
 }
 
 #[tokio::test]
-async fn an_odd_identifier_is_refused_and_odd_times_count_as_absent() {
+async fn an_identifier_with_a_lone_surrogate_is_refused_and_such_times_count_as_absent() {
     let world = world().await;
     world.op.misbehave(Fault::edit_body(Endpoint::Exchange, replaced("deferred_auth_id", r#""a\ud83d""#)));
     let found = violation(&world.sign_in().await.unwrap_err());
@@ -113,7 +113,7 @@ async fn an_odd_identifier_is_refused_and_odd_times_count_as_absent() {
 }
 
 #[tokio::test]
-async fn userinfo_with_an_odd_subject_is_refused() {
+async fn userinfo_whose_subject_has_a_lone_surrogate_is_refused() {
     let world = world().await;
     let authentication = world.approved().await;
     world.op.misbehave(Fault::edit_body(Endpoint::UserInfo, replaced("sub", r#""\ud83d""#)));
@@ -122,7 +122,7 @@ async fn userinfo_with_an_odd_subject_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_json_stays_none() {
+async fn malformed_json_with_lone_surrogates_is_refused() {
     for broken in [r#""x":"\ud83""#, r#""x":"\ud83d"#, r#""x":01e400"#, r#""x":1e400e"#, r#""x":"\ud83d",,"y":1"#] {
         let world = world().await;
         let mut grant = world.grant().await;

@@ -8,7 +8,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn dropping_the_wait_in_its_sleep_loses_nothing_and_keeps_the_interval() {
+async fn dropping_a_sleeping_wait_loses_nothing_and_keeps_the_interval() {
     let world = world().await;
     let mut pending = world.pending().await;
     let started = world.clock.monotonic();
@@ -21,7 +21,7 @@ async fn dropping_the_wait_in_its_sleep_loses_nothing_and_keeps_the_interval() {
 }
 
 #[tokio::test]
-async fn dropping_the_wait_in_mid_request_is_prompt_and_keeps_the_interval() {
+async fn dropping_a_wait_during_a_request_is_prompt_and_keeps_the_interval() {
     let world = world().await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::stall(Endpoint::Poll));
@@ -35,7 +35,7 @@ async fn dropping_the_wait_in_mid_request_is_prompt_and_keeps_the_interval() {
 }
 
 #[tokio::test]
-async fn a_poll_that_is_dropped_in_mid_request_goes_on_and_the_next_wait_takes_its_answer() {
+async fn a_dropped_poll_continues_and_the_next_wait_gets_its_answer() {
     for absence in [seconds(0), seconds(5), HOUR] {
         let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
         let mut pending = world.pending().await;
@@ -50,7 +50,7 @@ async fn a_poll_that_is_dropped_in_mid_request_goes_on_and_the_next_wait_takes_i
 }
 
 #[tokio::test]
-async fn a_poll_under_way_is_what_the_next_poll_waits_for_whether_or_not_it_is_due() {
+async fn the_next_poll_call_waits_for_a_request_in_flight_even_if_no_poll_is_due() {
     let world = undecided().await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, seconds(30)));
@@ -85,7 +85,7 @@ async fn a_terminal_answer_to_a_dropped_poll_ends_the_process() {
 }
 
 #[tokio::test]
-async fn invalid_grant_after_a_poll_that_a_restart_cut_off_is_an_unknown_outcome() {
+async fn invalid_grant_after_a_poll_interrupted_by_a_restart_is_an_unknown_outcome() {
     let world = undecided().await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::stall(Endpoint::Poll));
@@ -97,7 +97,7 @@ async fn invalid_grant_after_a_poll_that_a_restart_cut_off_is_an_unknown_outcome
 }
 
 #[tokio::test]
-async fn an_open_process_shows_that_a_poll_which_a_restart_cut_off_lost_nothing() {
+async fn a_later_pending_answer_shows_that_an_interrupted_poll_lost_nothing() {
     let world = undecided().await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::stall(Endpoint::Poll));
@@ -112,7 +112,7 @@ async fn an_open_process_shows_that_a_poll_which_a_restart_cut_off_lost_nothing(
 }
 
 #[tokio::test]
-async fn an_open_process_says_little_while_a_poll_that_a_restart_cut_off_may_still_be_under_way() {
+async fn a_pending_answer_does_not_rule_out_a_lost_success_within_five_minutes_of_a_restart() {
     let world = undecided().await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::stall(Endpoint::Poll));
@@ -138,7 +138,7 @@ async fn lost(fault: Fault, next: Option<&str>) -> Outcome {
 }
 
 #[tokio::test]
-async fn a_success_that_was_lost_on_its_way_followed_by_invalid_grant_is_an_unknown_outcome() {
+async fn invalid_grant_after_a_lost_success_is_an_unknown_outcome() {
     for fault in [
         Fault::reset(Endpoint::Poll),
         Fault::cut_body(Endpoint::Poll),
@@ -156,7 +156,7 @@ async fn a_success_that_was_lost_on_its_way_followed_by_invalid_grant_is_an_unkn
 }
 
 #[tokio::test]
-async fn a_success_that_was_lost_behind_a_gateway_which_answers_in_json_is_an_unknown_outcome() {
+async fn a_success_lost_behind_a_gateway_that_answers_in_json_is_an_unknown_outcome() {
     for (status, code) in [(504, "gateway_timeout"), (502, "bad_gateway"), (500, "server_error"), (408, "timeout")] {
         let outcome = lost(Fault::error_with_status(Endpoint::Poll, status, code), None).await;
         assert!(matches!(outcome, Outcome::Unknown), "{status}: {outcome:?}");
@@ -164,13 +164,13 @@ async fn a_success_that_was_lost_behind_a_gateway_which_answers_in_json_is_an_un
 }
 
 #[tokio::test]
-async fn a_success_that_was_lost_on_its_way_followed_by_expired_token_is_an_unknown_outcome() {
+async fn expired_token_after_a_lost_success_is_an_unknown_outcome() {
     let outcome = lost(Fault::reset(Endpoint::Poll), Some("expired_token")).await;
     assert!(matches!(outcome, Outcome::Unknown), "{outcome:?}");
 }
 
 #[tokio::test]
-async fn a_refused_connection_loses_nothing_so_invalid_grant_after_it_is_no_doubt() {
+async fn invalid_grant_after_a_refused_connection_is_failed_and_not_unknown() {
     let (world, cable) = world_on_a_cable(|op| op).await;
     let mut pending = world.pending().await;
     cable.unplug();

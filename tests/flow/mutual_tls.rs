@@ -105,7 +105,7 @@ mod authentication {
     }
 
     #[tokio::test]
-    async fn documents_that_anyone_may_have_are_fetched_without_a_certificate() {
+    async fn public_documents_are_fetched_without_a_certificate() {
         let (world, _) = by_authority(|op| op).await;
         assert_approved(&world.outcome().await);
         let (with, without) = world.requests_with_certificate();
@@ -114,7 +114,7 @@ mod authentication {
     }
 
     #[tokio::test]
-    async fn a_certificate_that_vouches_for_itself_authenticates_where_it_was_registered() {
+    async fn a_registered_self_signed_certificate_authenticates_the_client() {
         let files = TestCertificate::self_signed(NAME);
         let (op, clock) = op_with(TestClient::self_signed_tls_client_auth(CLIENT_ID, &files), |op| op);
         let client = bare(&op, &clock).client_certificate(handle(&files)).discover().await.unwrap();
@@ -136,7 +136,7 @@ mod authentication {
     }
 
     #[tokio::test]
-    async fn a_certificate_goes_before_a_key_and_a_secret_if_the_op_lists_it() {
+    async fn a_certificate_is_preferred_to_a_key_and_a_secret_if_the_op_lists_it() {
         for (listed, expected) in [
             (&["private_key_jwt", "tls_client_auth", "client_secret_basic"][..], "tls_client_auth"),
             (&["private_key_jwt", "self_signed_tls_client_auth"], "private_key_jwt"),
@@ -196,7 +196,7 @@ mod authentication {
     }
 
     #[tokio::test]
-    async fn a_certificate_that_would_be_used_by_nothing_is_refused() {
+    async fn a_certificate_without_a_use_is_refused() {
         let (op, clock) = op_with(TestClient::public(CLIENT_ID), |op| op);
         let certificate = || handle(&op.client_certificate(NAME));
         let named = bare(&op, &clock).authentication(ClientAuthentication::client_secret_basic("secret"));
@@ -235,7 +235,7 @@ mod renewal {
     use super::*;
 
     #[tokio::test]
-    async fn a_certificate_is_renewed_in_the_middle_of_a_process() {
+    async fn a_certificate_is_renewed_while_a_sign_in_is_pending() {
         let (world, certificate) = by_authority(|op| op.decisions(DecisionPolicy::scripted())).await;
         let mut pending = world.pending().await;
         let _ = world.poll_when_due(&mut pending).await.unwrap();
@@ -266,7 +266,7 @@ mod renewal {
     }
 
     #[test]
-    fn a_renewal_that_cannot_be_used_leaves_the_certificate_of_before() {
+    fn an_unusable_renewal_keeps_the_previous_certificate() {
         let (one, other) = (TestCertificate::self_signed(NAME), TestCertificate::self_signed(NAME));
         let certificate = handle(&one);
         let before = certificate.current();
@@ -282,7 +282,7 @@ mod aliases {
     use super::*;
 
     #[tokio::test]
-    async fn endpoints_with_an_alias_are_called_by_it() {
+    async fn endpoints_are_called_at_their_mtls_aliases() {
         let (world, _) = bound(|op| op.mtls_endpoint_aliases().require_pushed_authorization_requests()).await;
         let authentication = world.approved().await;
         world.client.userinfo(&authentication).await.unwrap();
@@ -294,7 +294,7 @@ mod aliases {
     }
 
     #[tokio::test]
-    async fn each_endpoint_is_looked_up_for_itself() {
+    async fn each_endpoint_uses_its_own_alias_if_there_is_one() {
         let aliases = |op: TestProviderBuilder| {
             op.mtls_endpoint_aliases().require_pushed_authorization_requests().metadata(|members| {
                 let aliases = members["mtls_endpoint_aliases"].as_object_mut().unwrap();
@@ -310,7 +310,7 @@ mod aliases {
     }
 
     #[tokio::test]
-    async fn a_client_without_a_certificate_uses_none_of_them() {
+    async fn a_client_without_a_certificate_uses_no_alias() {
         let clock = TestClock::automatic();
         let op = provider(&clock).mtls_endpoint_aliases().require_pushed_authorization_requests().start().unwrap();
         let client = client_of(&op, &clock).discover().await.unwrap();
@@ -322,7 +322,7 @@ mod aliases {
     }
 
     #[tokio::test]
-    async fn tokens_that_are_not_believed_are_given_back_at_the_alias() {
+    async fn rejected_tokens_are_revoked_at_the_alias() {
         let (world, _) = by_authority(|op| op.mtls_endpoint_aliases().early_access_token()).await;
         world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
             members.insert("deferred_auth_id".into(), json!(7));
@@ -334,7 +334,7 @@ mod aliases {
     }
 
     #[tokio::test]
-    async fn userinfo_for_a_token_that_is_bound_to_a_key_is_asked_for_without_the_certificate() {
+    async fn userinfo_for_a_dpop_bound_token_is_requested_without_the_certificate() {
         let (world, _) = by_authority(|op| op.mtls_endpoint_aliases()).await;
         let authentication = world.approved().await;
         world.client.userinfo(&authentication).await.unwrap();
@@ -360,7 +360,7 @@ mod bound_tokens {
     use super::*;
 
     #[tokio::test]
-    async fn tokens_bound_to_the_certificate_go_without_dpop_from_the_first_request_to_the_last() {
+    async fn certificate_bound_tokens_need_no_dpop_in_any_request() {
         let (world, _) = bound(|op| op).await;
         let (url, session) = world.client.authorize().pushed().start().await.unwrap();
         let query = world.op.visit(url).query();
@@ -415,7 +415,7 @@ mod bound_tokens {
     }
 
     #[tokio::test]
-    async fn bound_tokens_stay_bound_when_they_are_sealed_and_need_the_certificate_again() {
+    async fn certificate_bound_tokens_stay_bound_after_sealing_and_need_the_certificate() {
         let (world, _) = bound(|op| op).await;
         let keyring = crate::support::keyring();
         let sealed = world.approved().await.seal(&keyring).unwrap();
@@ -430,7 +430,7 @@ mod bound_tokens {
     }
 
     #[tokio::test]
-    async fn bound_tokens_are_refreshed_described_and_revoked_with_the_certificate() {
+    async fn bound_tokens_are_refreshed_introspected_and_revoked_with_the_certificate() {
         for op in [|op: TestProviderBuilder| op, TestProviderBuilder::mtls_endpoint_aliases] {
             let (world, _) = bound(op).await;
             let mut authentication = world.approved().await;
@@ -453,7 +453,7 @@ mod bound_tokens {
     }
 
     #[tokio::test]
-    async fn bound_tokens_survive_drop_unbound_tokens() {
+    async fn certificate_bound_tokens_are_kept_under_drop_unbound_tokens() {
         let registered = TestClient::tls_client_auth(CLIENT_ID, NAME).certificate_bound_access_tokens();
         let (op, clock) = op_with(registered, |op| op);
         let client = bare(&op, &clock)
@@ -475,7 +475,7 @@ mod bound_tokens {
     }
 
     #[tokio::test]
-    async fn the_code_flow_gives_bound_tokens_too() {
+    async fn the_code_flow_issues_certificate_bound_tokens() {
         let (world, _) = bound(|op| op.answer_with_code()).await;
         let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
         let (url, session) = request.start().await.unwrap();
@@ -590,7 +590,7 @@ mod connections {
     }
 
     #[tokio::test]
-    async fn a_client_without_a_certificate_is_not_held_up_by_an_op_that_asks_for_one() {
+    async fn a_client_without_a_certificate_connects_to_an_op_that_requests_one() {
         for library in LIBRARIES {
             let (op, clock) = op_with(TestClient::public(CLIENT_ID), |op| op);
             let client = client_of(&op, &clock, library).discover().await.unwrap();
@@ -601,7 +601,7 @@ mod connections {
     }
 
     #[tokio::test]
-    async fn a_certificate_is_never_left_out_over_plain_http() {
+    async fn a_request_that_needs_a_certificate_is_not_sent_over_plain_http() {
         let clock = TestClock::automatic();
         let op = TestProvider::builder()
             .clock(Arc::new(clock.clone()))

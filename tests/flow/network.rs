@@ -96,7 +96,7 @@ async fn a_sign_in_works_over_https_and_over_plain_loopback() {
 }
 
 #[tokio::test]
-async fn plain_http_is_refused_where_it_was_not_allowed() {
+async fn plain_http_is_refused_unless_it_was_allowed() {
     let clock = TestClock::automatic();
     let op = provider(Scheme::Http, &clock).start().unwrap();
     let error = Client::builder(op.issuer(), CLIENT_ID).build().unwrap_err();
@@ -106,7 +106,7 @@ async fn plain_http_is_refused_where_it_was_not_allowed() {
 }
 
 #[tokio::test]
-async fn an_https_op_cannot_send_the_client_to_plain_http() {
+async fn metadata_of_an_https_op_cannot_name_plain_http_endpoints() {
     let clock = TestClock::automatic();
     let plain = provider(Scheme::Http, &clock).start().unwrap();
     let token_endpoint = format!("{}/token", plain.issuer());
@@ -208,7 +208,7 @@ async fn metadata_that_never_ends_is_cut_off() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_is_never_answered_ends_at_its_timeout() {
+async fn an_unanswered_exchange_ends_at_its_timeout() {
     for scheme in BOTH {
         let world = world_with(scheme, |op| op, |client| client.request_timeout(SHORT)).await;
         let error = lost(&world, Fault::stall(Endpoint::Exchange)).await;
@@ -246,7 +246,7 @@ async fn polls_survive_resets_and_silence() {
 }
 
 #[tokio::test]
-async fn a_refresh_that_is_dropped_in_mid_request_is_there_after_the_timeout_of_its_request() {
+async fn the_answer_to_a_dropped_refresh_is_kept_beyond_the_timeout_of_its_request() {
     let world = world_with(Scheme::Http, |op| op, |client| client.request_timeout(SHORT * 4)).await;
     let Outcome::Approved(mut authentication) = in_time(world.outcome()).await else { panic!("not approved") };
     // The answer waits while the clock is held.
@@ -278,7 +278,7 @@ async fn behind(address: SocketAddr, client: impl FnOnce(ClientBuilder) -> Clien
 }
 
 #[tokio::test]
-async fn a_grant_outlives_refused_connections() {
+async fn a_grant_remains_usable_after_refused_connections() {
     // Bound, so that no other socket gets the port, and not listening, so that connections are refused.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -352,7 +352,7 @@ mod shared {
 
     /// Only the connections of the first client trust the provider's authority.
     #[tokio::test]
-    async fn a_client_uses_the_connections_of_another_one() {
+    async fn a_client_can_share_the_connections_of_another_client() {
         let clock = TestClock::automatic();
         let op = provider(Scheme::Https, &clock).start().expect("the provider starts");
         let first = client_of(&op, &clock).build().expect("the first client");

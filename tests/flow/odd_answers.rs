@@ -25,7 +25,7 @@ async fn outcome_after(fault: Fault) -> (Outcome, usize) {
 }
 
 #[tokio::test]
-async fn pending_is_pending_whatever_the_status() {
+async fn authorization_pending_counts_with_any_http_status() {
     for status in STATUSES.into_iter().chain([502, 503, 504]) {
         let world = undecided().await;
         let mut pending = world.pending().await;
@@ -42,7 +42,7 @@ async fn pending_is_pending_whatever_the_status() {
 }
 
 #[tokio::test]
-async fn an_end_is_an_end_whatever_the_status() {
+async fn terminal_codes_end_a_sign_in_with_any_http_status() {
     for status in STATUSES {
         let (outcome, polls) = outcome_after(Fault::error_with_status(Endpoint::Poll, status, "access_denied")).await;
         assert!(matches!(outcome, Outcome::Denied(_)), "{status}: {outcome:?}");
@@ -56,7 +56,7 @@ async fn an_end_is_an_end_whatever_the_status() {
 }
 
 #[tokio::test]
-async fn a_page_that_turns_a_poll_away_loses_no_answer() {
+async fn an_html_refusal_of_a_poll_does_not_count_as_a_lost_answer() {
     let pages = [401, 403, 404, 405, 410, 413, 421, 429, 431].map(|status| Fault::status(Endpoint::Poll, status));
     let others = [
         Fault::redirect(Endpoint::Poll, "https://op.test/elsewhere"),
@@ -74,7 +74,7 @@ async fn a_page_that_turns_a_poll_away_loses_no_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_or_states_no_code_may_have_been_lost() {
+async fn an_incomplete_answer_or_one_without_a_code_may_have_been_lost() {
     for (status, body) in [(400, r#"{"error":"authorization_pe"#), (400, ""), (422, "<html>"), (200, "{}"), (500, "")] {
         let fault = Fault::response(Endpoint::Poll, status, "application/json", body);
         let (outcome, polls) = outcome_after(fault).await;
@@ -84,7 +84,7 @@ async fn an_answer_that_breaks_off_or_states_no_code_may_have_been_lost() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_gave_up_may_have_lost_the_answer_whatever_it_writes() {
+async fn a_gateway_timeout_may_have_lost_the_answer_with_any_body() {
     for status in [408, 502, 503, 504, 524] {
         for code in ["access_denied", "invalid_grant", "invalid_client", "use_dpop_nonce", "gateway_timeout"] {
             let (outcome, polls) = outcome_after(Fault::error_with_status(Endpoint::Poll, status, code)).await;
@@ -95,7 +95,7 @@ async fn a_gateway_that_gave_up_may_have_lost_the_answer_whatever_it_writes() {
 }
 
 #[tokio::test]
-async fn a_poll_with_a_nonce_challenge_that_cannot_be_answered_passes() {
+async fn an_unanswerable_nonce_challenge_to_a_poll_is_transient() {
     let world = decided().await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::error(Endpoint::Poll, "use_dpop_nonce"));
@@ -131,7 +131,7 @@ fn wrappings(endpoint: Endpoint) -> Vec<Fault> {
 }
 
 #[tokio::test]
-async fn a_final_answer_is_taken_in_every_wrapping() {
+async fn a_final_response_is_accepted_with_any_status_media_type_or_byte_order_mark() {
     for fault in wrappings(Endpoint::Poll) {
         let world = decided().await;
         let mut pending = world.pending().await;
@@ -144,7 +144,7 @@ async fn a_final_answer_is_taken_in_every_wrapping() {
 }
 
 #[tokio::test]
-async fn a_final_answer_with_a_byte_order_mark_is_read_after_a_restart_too() {
+async fn a_final_answer_with_a_byte_order_mark_is_read_after_a_restart() {
     let world = decided().await;
     let mut pending = world.pending().await;
     world.op.replace_keys();
@@ -160,7 +160,7 @@ async fn a_final_answer_with_a_byte_order_mark_is_read_after_a_restart_too() {
 }
 
 #[tokio::test]
-async fn a_refresh_is_taken_in_every_wrapping() {
+async fn a_refresh_response_is_accepted_with_any_status_and_media_type() {
     for fault in wrappings(Endpoint::Refresh) {
         let world = world().await;
         let mut authentication = world.approved().await;
@@ -173,7 +173,7 @@ async fn a_refresh_is_taken_in_every_wrapping() {
 }
 
 #[tokio::test]
-async fn userinfo_and_introspection_are_taken_in_every_wrapping() {
+async fn userinfo_and_introspection_are_accepted_with_any_status_and_media_type() {
     for (of_userinfo, of_introspection) in
         wrappings(Endpoint::UserInfo).into_iter().zip(wrappings(Endpoint::Introspection))
     {
@@ -190,7 +190,7 @@ async fn userinfo_and_introspection_are_taken_in_every_wrapping() {
 }
 
 #[tokio::test]
-async fn a_pushed_request_is_taken_in_every_wrapping() {
+async fn the_answer_to_a_pushed_request_is_accepted_with_any_status_and_media_type() {
     for fault in wrappings(Endpoint::PushedAuthorization)
         .into_iter()
         .chain([Fault::success_status(Endpoint::PushedAuthorization, 200)])
@@ -211,7 +211,7 @@ fn tokens_with(endpoint: Endpoint, code: &'static str) -> Fault {
 }
 
 #[tokio::test]
-async fn tokens_that_come_with_an_end_are_revoked_and_the_end_counts() {
+async fn tokens_beside_a_terminal_error_are_revoked() {
     for (code, is) in [
         ("access_denied", (|outcome| matches!(outcome, Outcome::Denied(_))) as fn(&Outcome) -> bool),
         ("expired_token", |outcome| matches!(outcome, Outcome::Expired(_))),
@@ -230,7 +230,7 @@ async fn tokens_that_come_with_an_end_are_revoked_and_the_end_counts() {
 }
 
 #[tokio::test]
-async fn tokens_that_come_with_another_error_are_not_used_and_the_next_answer_counts() {
+async fn tokens_beside_another_error_are_not_used_and_the_next_answer_counts() {
     for code in ["authorization_pending", "slow_down", "server_error", "invalid_client", "a_warning"] {
         let world = decided().await;
         let mut pending = world.pending().await;
@@ -245,7 +245,7 @@ async fn tokens_that_come_with_another_error_are_not_used_and_the_next_answer_co
 }
 
 #[tokio::test]
-async fn a_refresh_with_tokens_and_an_error_is_no_refresh() {
+async fn a_refresh_response_with_tokens_and_an_error_is_refused() {
     let world = world().await;
     let mut authentication = world.approved().await;
     world.op.misbehave(tokens_with(Endpoint::Refresh, "invalid_grant"));
@@ -260,7 +260,7 @@ async fn a_refresh_with_tokens_and_an_error_is_no_refresh() {
 }
 
 #[tokio::test]
-async fn a_refresh_with_a_nonce_challenge_that_cannot_be_answered_passes() {
+async fn an_unanswerable_nonce_challenge_to_a_refresh_is_transient() {
     let world = world().await;
     let mut authentication = world.approved().await;
     world.op.misbehave(Fault::error(Endpoint::Refresh, "use_dpop_nonce"));

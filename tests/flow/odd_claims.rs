@@ -80,7 +80,7 @@ async fn prompt_world() -> World {
 }
 
 #[tokio::test]
-async fn a_claim_of_an_odd_type_that_no_check_needs_ends_no_process() {
+async fn a_claim_of_a_wrong_type_that_no_check_needs_ends_no_process() {
     let world = prompt_world().await;
     for (name, value) in odd_claims() {
         let outcome = ended_with(&world, claim(name, value.clone())).await;
@@ -108,7 +108,7 @@ async fn a_claim_in_another_language_is_a_claim_like_any_other() {
 }
 
 #[tokio::test]
-async fn an_interim_or_refreshed_token_with_claims_of_odd_types_is_accepted() {
+async fn an_interim_or_refreshed_token_with_claims_of_wrong_types_is_accepted() {
     let world = prompt_world().await;
     for (name, value) in odd_claims() {
         let forged = |endpoint| world.op.misbehave(Fault::id_token(endpoint, claim(name, value.clone())));
@@ -152,7 +152,7 @@ async fn a_malformed_claim_that_a_check_needs_ends_the_process_and_is_named() {
 }
 
 #[tokio::test]
-async fn userinfo_with_claims_of_odd_types_is_handed_over() {
+async fn userinfo_with_claims_of_wrong_types_is_returned() {
     let world = prompt_world().await;
     let authentication = world.approved().await;
     for (name, value) in odd_claims().into_iter().filter(|(name, _)| !["amr", "acr", "auth_time"].contains(name)) {
@@ -190,7 +190,7 @@ async fn userinfo_reads_the_standard_claims() {
 }
 
 #[tokio::test]
-async fn introspection_with_members_of_odd_types_says_whether_the_token_is_active() {
+async fn introspection_with_members_of_wrong_types_says_whether_the_token_is_active() {
     let world = prompt_world().await;
     let authentication = world.approved().await;
     for (name, value) in

@@ -27,7 +27,7 @@ async fn use_up(world: &World, authentication: &mut Authentication) {
 }
 
 #[tokio::test]
-async fn a_whole_sign_in_carries_opaque_values_pushed_and_as_a_jwt_or_not() {
+async fn opaque_values_are_kept_through_plain_and_pushed_sign_ins_with_and_without_a_response_jwt() {
     for mode in [None, Some(ResponseMode::FormPost), Some(ResponseMode::QueryJwt)] {
         for pushed in [false, true] {
             let world = world_with(
@@ -52,7 +52,7 @@ async fn a_whole_sign_in_carries_opaque_values_pushed_and_as_a_jwt_or_not() {
 }
 
 #[tokio::test]
-async fn an_ordinary_code_is_opaque_too() {
+async fn an_ordinary_code_is_opaque() {
     let world = opaque_world(|client| client).await;
     let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
     let (url, session) = request.start().await.unwrap();

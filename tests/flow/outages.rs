@@ -37,33 +37,33 @@ async fn is_survived_for_a_day(fault: Fault) {
 }
 
 #[tokio::test]
-async fn an_op_behind_a_broken_proxy_for_a_day_is_survived() {
+async fn a_sign_in_survives_a_broken_proxy_for_a_day() {
     is_survived_for_a_day(Fault::status(Endpoint::Poll, 502)).await;
 }
 
 #[tokio::test]
-async fn an_overloaded_op_is_survived() {
+async fn a_sign_in_survives_an_overloaded_op() {
     is_survived_for_a_day(Fault::status(Endpoint::Poll, 503)).await;
     is_survived_for_a_day(Fault::error_with_status(Endpoint::Poll, 429, "too_many_requests")).await;
 }
 
 #[tokio::test]
-async fn connections_that_are_reset_for_a_day_are_survived() {
+async fn a_sign_in_survives_connection_resets_for_a_day() {
     is_survived_for_a_day(Fault::reset(Endpoint::Poll)).await;
 }
 
 #[tokio::test]
-async fn polls_that_time_out_for_a_day_are_survived() {
+async fn a_sign_in_survives_timeouts_for_a_day() {
     is_survived_for_a_day(Fault::stall(Endpoint::Poll)).await;
 }
 
 #[tokio::test]
-async fn html_with_status_200_for_a_day_is_survived() {
+async fn a_sign_in_survives_html_with_status_200_for_a_day() {
     is_survived_for_a_day(Fault::response(Endpoint::Poll, 200, "text/html", "<html>please log in</html>")).await;
 }
 
 #[tokio::test]
-async fn truncated_json_for_a_day_is_survived() {
+async fn a_sign_in_survives_truncated_json_for_a_day() {
     let half = r#"{"access_token":"abc","id_tok"#;
     is_survived_for_a_day(Fault::response(Endpoint::Poll, 200, "application/json", half)).await;
     let half = r#"{"error":"authorization_pe"#;
@@ -71,17 +71,17 @@ async fn truncated_json_for_a_day_is_survived() {
 }
 
 #[tokio::test]
-async fn json_with_status_200_that_is_no_token_response_is_survived() {
+async fn a_sign_in_survives_json_that_is_not_a_token_response() {
     is_survived_for_a_day(Fault::response(Endpoint::Poll, 200, "application/json", r#"{"status":"ok"}"#)).await;
 }
 
 #[tokio::test]
-async fn redirects_are_survived_and_never_followed() {
+async fn a_sign_in_survives_redirects_which_are_never_followed() {
     is_survived_for_a_day(Fault::redirect(Endpoint::Poll, "https://op.test/elsewhere")).await;
 }
 
 #[tokio::test]
-async fn a_404_201_or_empty_body_is_survived() {
+async fn a_sign_in_survives_status_404_and_201_and_empty_bodies() {
     is_survived_for_a_day(Fault::status(Endpoint::Poll, 404)).await;
     is_survived_for_a_day(Fault::response(Endpoint::Poll, 202, "", "")).await;
     is_survived_for_a_day(Fault::response(Endpoint::Poll, 201, "application/json", "{}")).await;
@@ -89,14 +89,14 @@ async fn a_404_201_or_empty_body_is_survived() {
 }
 
 #[tokio::test]
-async fn server_error_temporarily_unavailable_and_unknown_errors_are_survived() {
+async fn a_sign_in_survives_server_errors_and_unknown_error_codes() {
     for code in ["server_error", "temporarily_unavailable", "interaction_required_by_committee"] {
         is_survived_for_a_day(Fault::error(Endpoint::Poll, code)).await;
     }
 }
 
 #[tokio::test]
-async fn terminal_errors_made_up_by_a_gateway_end_nothing() {
+async fn terminal_error_codes_of_a_gateway_end_no_sign_in() {
     for (status, code) in [
         (404, "invalid_request"),
         (429, "invalid_request"),
@@ -110,7 +110,7 @@ async fn terminal_errors_made_up_by_a_gateway_end_nothing() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_huge_endless_or_bombs_are_survived() {
+async fn a_sign_in_survives_huge_endless_and_compressed_bodies() {
     is_survived_for_a_day(Fault::huge_body(Endpoint::Poll, 2 * 1024 * 1024)).await;
     is_survived_for_a_day(Fault::gzip_bomb(Endpoint::Poll, 20 * 1024 * 1024)).await;
     is_survived_for_a_day(Fault::endless_body(Endpoint::Poll)).await;
@@ -147,7 +147,7 @@ impl Random for Well {
 }
 
 #[tokio::test]
-async fn a_source_of_randomness_that_fails_for_a_while_is_waited_for_and_not_hammered() {
+async fn polling_backs_off_while_the_source_of_randomness_fails() {
     let clock = TestClock::automatic();
     let op = provider(&clock).start().unwrap();
     let well = Arc::new(Well { source: SeededRandom::new(2), dry: AtomicBool::new(false) });
@@ -170,7 +170,7 @@ async fn a_source_of_randomness_that_fails_for_a_while_is_waited_for_and_not_ham
 }
 
 #[tokio::test]
-async fn a_second_nonce_challenge_is_trouble_and_passes() {
+async fn a_second_nonce_challenge_is_a_transient_error() {
     let world = world_with(|op| op.dpop_nonces(NoncePolicy::Required), |client| client).await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::forget_nonces(Endpoint::Poll).times(2));
@@ -216,7 +216,7 @@ async fn retry_after_as_a_date_is_honoured() {
 }
 
 #[tokio::test]
-async fn retry_after_that_is_shorter_than_the_interval_or_junk_changes_nothing() {
+async fn a_short_or_malformed_retry_after_has_no_effect() {
     for value in ["0", "1", "soon", "-5", "1.5", "Thu, 99 Jan 2026 00:10:00 GMT", ""] {
         let pause = pause_after(unavailable(503, value)).await;
         assert!((5.0..=5.5).contains(&pause), "{value}: {pause}");
@@ -243,7 +243,7 @@ async fn retry_after_beside_authorization_pending_is_honoured() {
 // The client's own mistake.
 
 #[tokio::test]
-async fn our_own_mistake_in_mid_process_is_an_error_and_the_process_lives() {
+async fn a_client_error_is_returned_and_the_sign_in_stays_pending() {
     for (status, code) in [
         (401, "invalid_client"),
         (400, "unauthorized_client"),

@@ -64,7 +64,7 @@ async fn polls_keep_the_interval_for_three_weeks() {
 }
 
 #[tokio::test]
-async fn what_the_op_says_while_pending_is_progress() {
+async fn the_description_of_a_pending_answer_is_the_progress() {
     let world = undecided().await;
     let mut pending = world.pending().await;
     let process = world.op.last_process();
@@ -119,19 +119,19 @@ async fn ended_by(code: &str) -> Outcome {
 }
 
 #[tokio::test]
-async fn access_denied_is_a_denial_with_its_reason_and_stops_for_good() {
+async fn access_denied_is_a_denial_with_its_reason_and_ends_polling() {
     let Outcome::Denied(denial) = ended_by("access_denied").await else { panic!("not denied") };
     assert_eq!(denial.description(), Some("as the test wanted it"));
 }
 
 #[tokio::test]
-async fn expired_token_is_a_confirmed_expiry_and_stops_for_good() {
+async fn expired_token_is_a_confirmed_expiry_and_ends_polling() {
     let Outcome::Expired(expiry) = ended_by("expired_token").await else { panic!("not expired") };
     assert!(expiry.is_confirmed());
 }
 
 #[tokio::test]
-async fn invalid_grant_and_invalid_request_stop_for_good_and_are_no_denial() {
+async fn invalid_grant_and_invalid_request_end_polling_and_are_not_denials() {
     for code in ["invalid_grant", "invalid_request"] {
         let Outcome::Failed(response) = ended_by(code).await else { panic!("not failed") };
         assert_eq!((response.code(), response.status()), (code, Some(400)));
@@ -149,7 +149,7 @@ async fn a_denial_by_the_reviewer_is_a_denial() {
 // Expiration.
 
 #[tokio::test]
-async fn the_final_poll_goes_out_five_seconds_before_the_end() {
+async fn the_final_poll_is_sent_five_seconds_before_the_end() {
     let world = world_with(
         |op| op.interval(seconds(60)).expires_in(seconds(100)).decisions(DecisionPolicy::after(seconds(94))),
         |client| client,
@@ -197,7 +197,7 @@ async fn the_final_poll_can_be_turned_off_or_moved() {
 }
 
 #[tokio::test]
-async fn an_op_that_says_expired_token_after_the_end_is_believed_and_not_asked_again() {
+async fn expired_token_after_the_end_is_final() {
     let world =
         world_with(|op| op.expires_in(seconds(12)).decisions(DecisionPolicy::scripted()), |client| client).await;
     let Outcome::Expired(expiry) = world.outcome().await else { panic!("not expired") };
@@ -207,7 +207,7 @@ async fn an_op_that_says_expired_token_after_the_end_is_believed_and_not_asked_a
 }
 
 #[tokio::test]
-async fn an_op_that_has_not_decided_after_the_end_is_asked_on_at_its_interval() {
+async fn polling_continues_at_the_interval_if_the_op_has_not_decided_after_the_end() {
     let world =
         world_with(|op| op.decisions(DecisionPolicy::scripted()), |client| client.final_poll_margin(None)).await;
     // The OP takes longer than it had announced.
@@ -247,7 +247,7 @@ async fn a_wall_clock_that_is_set_forward_by_an_hour_ends_no_process() {
 }
 
 #[tokio::test]
-async fn a_wall_clock_that_was_set_does_not_end_a_process_while_the_op_is_down() {
+async fn a_wall_clock_that_is_set_while_the_op_is_down_ends_no_process() {
     let world = undecided().await;
     world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
         members.insert("expires_in".into(), 7_200.into());
@@ -266,7 +266,7 @@ async fn a_wall_clock_that_was_set_does_not_end_a_process_while_the_op_is_down()
 }
 
 #[tokio::test]
-async fn a_process_found_long_after_its_end_is_asked_once_and_may_have_been_approved() {
+async fn a_process_opened_long_after_its_end_is_polled_once_and_may_be_approved() {
     let world = undecided().await;
     // The OP keeps its decision for longer than it had announced.
     world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
@@ -280,7 +280,7 @@ async fn a_process_found_long_after_its_end_is_asked_once_and_may_have_been_appr
 }
 
 #[tokio::test]
-async fn a_process_found_long_after_its_end_whose_op_answers_expired_token_is_expired() {
+async fn a_process_opened_long_after_its_end_expires_if_the_op_answers_expired_token() {
     let world = undecided().await;
     let mut pending = world.pending().await;
     world.clock.advance(DAY * 60);
@@ -291,7 +291,7 @@ async fn a_process_found_long_after_its_end_whose_op_answers_expired_token_is_ex
 }
 
 #[tokio::test]
-async fn a_process_found_long_after_its_end_is_asked_only_once_where_the_op_does_not_answer() {
+async fn a_process_opened_long_after_its_end_is_polled_only_once_if_the_op_does_not_answer() {
     for code in ["temporarily_unavailable", "server_error"] {
         let fault = Fault::error(Endpoint::Poll, code);
         let world = undecided().await;
@@ -305,7 +305,7 @@ async fn a_process_found_long_after_its_end_is_asked_only_once_where_the_op_does
 }
 
 #[tokio::test]
-async fn a_process_without_expires_in_is_waited_for_for_ten_years() {
+async fn a_process_without_expires_in_can_be_pending_for_ten_years() {
     let world = world_with(
         |op| op.interval(DAY * 30).no_expiry().decisions(DecisionPolicy::after(DAY * 3_652)),
         |client| client,
@@ -318,7 +318,7 @@ async fn a_process_without_expires_in_is_waited_for_for_ten_years() {
 // Long polling.
 
 #[tokio::test]
-async fn an_answer_that_is_held_is_one_poll_and_the_interval_runs_from_its_end() {
+async fn a_long_poll_is_one_poll_and_the_interval_begins_at_its_answer() {
     let world =
         world_with(|op| op.long_polling(seconds(60)).decisions(DecisionPolicy::after(seconds(180))), |client| client)
             .await;
@@ -333,7 +333,7 @@ async fn an_answer_that_is_held_is_one_poll_and_the_interval_runs_from_its_end()
 }
 
 #[tokio::test]
-async fn an_answer_that_is_held_for_longer_than_the_poll_timeout_is_survived() {
+async fn polling_continues_after_a_long_poll_that_exceeds_the_poll_timeout() {
     let world = world_with(
         |op| op.long_polling(seconds(300)).decisions(DecisionPolicy::after(seconds(1_000))),
         |client| client.poll_timeout(seconds(30)),

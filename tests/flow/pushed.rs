@@ -56,7 +56,7 @@ async fn answered_with(edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 's
 }
 
 #[tokio::test]
-async fn an_op_that_requires_it_gets_the_request_pushed_without_any_setting() {
+async fn requests_are_pushed_without_a_setting_if_the_op_requires_it() {
     let world = requiring(|client| client).await;
     let (url, session) = world.client.authorize().scopes(["profile"]).start().await.unwrap();
     let names: Vec<_> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
@@ -73,7 +73,7 @@ async fn an_op_that_requires_it_gets_the_request_pushed_without_any_setting() {
 }
 
 #[tokio::test]
-async fn it_is_used_where_the_client_or_the_request_asks_for_it_and_not_otherwise() {
+async fn requests_are_pushed_only_if_the_client_or_the_request_asks_for_it() {
     let world = world().await;
     assert_approved(&world.outcome().await);
     assert!(world.pushes().is_empty());
@@ -88,7 +88,7 @@ async fn it_is_used_where_the_client_or_the_request_asks_for_it_and_not_otherwis
 }
 
 #[tokio::test]
-async fn a_client_that_was_registered_for_it_and_does_not_push_is_refused_by_the_op() {
+async fn the_op_refuses_a_plain_request_of_a_client_registered_for_pushed_requests() {
     let registered = TestClient::secret_basic(CLIENT_ID, crate::support::CLIENT_SECRET)
         .redirect_uri(REDIRECT_URI)
         .require_pushed_authorization_requests();
@@ -99,7 +99,7 @@ async fn a_client_that_was_registered_for_it_and_does_not_push_is_refused_by_the
 }
 
 #[tokio::test]
-async fn the_request_is_proven_with_the_key_that_it_announces_and_the_tokens_are_bound_to() {
+async fn a_pushed_request_has_a_proof_by_the_key_of_dpop_jkt() {
     let world = requiring(|client| client).await;
     let mut pending = world.pending().await;
     let pushed = &world.pushes()[0];
@@ -115,7 +115,7 @@ async fn the_request_is_proven_with_the_key_that_it_announces_and_the_tokens_are
 }
 
 #[tokio::test]
-async fn without_dpop_nothing_is_proven() {
+async fn without_dpop_a_pushed_request_has_no_proof() {
     let world = requiring(|client| client.dpop(DpopMode::Off)).await;
     assert_approved(&world.outcome().await);
     assert_eq!((world.pushes()[0].header("dpop"), world.pushes()[0].parameter("dpop_jkt")), (None, None));
@@ -189,7 +189,7 @@ async fn every_client_authentication_names_the_client_once() {
 }
 
 #[tokio::test]
-async fn everything_that_was_asked_for_goes_along() {
+async fn a_pushed_request_has_every_parameter() {
     let world = requiring(|client| client).await;
     let details = json!([{ "type": "payment", "amount": "100 € & more" }]);
     let request = world
@@ -211,7 +211,7 @@ async fn everything_that_was_asked_for_goes_along() {
 }
 
 #[tokio::test]
-async fn an_op_without_the_endpoint_is_told_apart_at_discovery() {
+async fn an_op_without_a_pushed_authorization_endpoint_is_a_typed_error_at_discovery() {
     let no_endpoint = ConfigurationProblem::NoEndpoint("pushed_authorization_request_endpoint");
     let clock = openid_deferred::testing::TestClock::automatic();
     let without =
@@ -248,7 +248,7 @@ async fn an_error_of_the_op_is_an_error_with_its_code() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_is_refused_by_name() {
+async fn an_invalid_answer_to_a_pushed_request_is_refused_with_its_rule() {
     const PAR: Endpoint = Endpoint::PushedAuthorization;
     let cases = [
         (Fault::redirect(PAR, "https://op.test/elsewhere"), Rule::UnexpectedRedirect),
@@ -267,7 +267,7 @@ async fn an_answer_that_is_none_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_request_uri_or_lifetime_that_is_missing_or_no_good_is_refused() {
+async fn a_missing_or_invalid_request_uri_or_lifetime_is_refused() {
     let set = |name: &'static str, value: Value| {
         move |members: &mut Map<String, Value>| {
             members.insert(name.to_owned(), value.clone());
@@ -307,7 +307,7 @@ async fn a_lifetime_is_bounded_by_that_of_the_session() {
 }
 
 #[tokio::test]
-async fn a_request_uri_that_took_longer_than_it_lives_is_refused() {
+async fn a_request_uri_that_expired_on_the_way_is_refused() {
     let world = world_with(
         |op| op.require_pushed_authorization_requests().request_uri_lifetime(Duration::from_secs(5)),
         |client| client,
@@ -322,7 +322,7 @@ async fn a_request_uri_that_took_longer_than_it_lives_is_refused() {
 }
 
 #[tokio::test]
-async fn a_network_that_fails_has_used_up_nothing() {
+async fn a_failed_push_can_be_repeated() {
     let cases = [
         (Fault::reset(Endpoint::PushedAuthorization), TransportProblem::Broken),
         (Fault::reset(Endpoint::PushedAuthorization).after_processing(), TransportProblem::Broken),
@@ -340,7 +340,7 @@ async fn a_network_that_fails_has_used_up_nothing() {
 }
 
 #[tokio::test]
-async fn a_user_who_comes_too_late_or_twice_brings_back_the_ops_error() {
+async fn an_expired_or_reused_request_uri_returns_the_ops_error() {
     let world = requiring(|client| client).await;
     let (url, session) = world.pushed().await.unwrap();
     world.clock.sleep(Duration::from_secs(61)).await;
@@ -366,7 +366,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn nothing_of_the_request_is_in_the_url_and_parameters_of_an_endpoint_with_a_query_stay() {
+async fn the_url_of_a_pushed_request_has_no_other_parameters_and_keeps_the_query_of_the_endpoint() {
     let world = world_with(
         |op| {
             op.require_pushed_authorization_requests().metadata(|members| {

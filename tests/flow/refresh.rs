@@ -75,7 +75,7 @@ async fn a_refreshed_authentication_survives_sealing_and_refreshes_again() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_is_not_replaced_stays() {
+async fn a_refresh_token_stays_if_the_response_omits_it() {
     let world = world_with(|op| op.without_refresh_rotation(), |client| client).await;
     let mut authentication = world.approved().await;
     let before = tokens(&authentication);
@@ -88,7 +88,7 @@ async fn a_refresh_token_that_is_not_replaced_stays() {
 }
 
 #[tokio::test]
-async fn what_the_answer_leaves_out_stays_as_it_was() {
+async fn members_that_the_refresh_response_omits_stay() {
     let world = world().await;
     let mut authentication = world.approved().await;
     let scope = authentication.scope().unwrap().to_owned();
@@ -114,7 +114,7 @@ async fn a_nonce_challenge_to_a_refresh_is_answered_once() {
 }
 
 #[tokio::test]
-async fn a_second_challenge_to_a_refresh_passes_and_the_refresh_token_is_not_lost() {
+async fn a_second_challenge_to_a_refresh_is_transient_and_the_refresh_token_is_kept() {
     let world = world_with(|op| op.dpop_nonces(NoncePolicy::Required), |client| client).await;
     let mut authentication = world.approved().await;
     world.op.misbehave(Fault::forget_nonces(Endpoint::Refresh).times(2));
@@ -140,7 +140,7 @@ async fn a_wrong_clock_costs_a_refresh_one_more_request() {
 }
 
 #[tokio::test]
-async fn the_leeway_holds_for_the_id_token_of_a_refresh() {
+async fn the_leeway_applies_to_the_id_token_of_a_refresh() {
     for (ahead, accepted) in [(59, true), (120, false)] {
         let world = world().await;
         let mut authentication = world.approved().await;
@@ -156,7 +156,7 @@ async fn the_leeway_holds_for_the_id_token_of_a_refresh() {
 }
 
 #[tokio::test]
-async fn the_id_token_of_a_refresh_stands_beside_the_one_of_the_sign_in() {
+async fn the_id_token_of_a_refresh_is_kept_in_addition_to_the_one_of_the_sign_in() {
     let world = world().await;
     let mut authentication = world.approved().await;
     let original = authentication.id_token().token().clone();
@@ -202,7 +202,7 @@ async fn an_id_token_that_contradicts_the_sign_in_is_refused_and_its_tokens_are_
 }
 
 #[tokio::test]
-async fn an_audience_that_the_sign_in_did_not_have_is_a_contradiction_although_it_is_trusted() {
+async fn a_new_trusted_audience_in_a_refresh_contradicts_the_sign_in() {
     let world = world_with(|op| op, |client| client.trusted_audiences(["another"])).await;
     let mut authentication = world.approved().await;
     world.op.misbehave(Fault::id_token(
@@ -218,7 +218,7 @@ async fn an_audience_that_the_sign_in_did_not_have_is_a_contradiction_although_i
 }
 
 #[tokio::test]
-async fn an_id_token_that_repeats_the_nonce_or_leaves_auth_time_out_is_taken() {
+async fn an_id_token_of_a_refresh_may_repeat_the_nonce_and_omit_auth_time() {
     let world = world().await;
     let mut authentication = world.approved().await;
     let nonce = world.op.last_process().authorization_parameter("nonce").unwrap();
@@ -235,7 +235,7 @@ async fn an_id_token_that_repeats_the_nonce_or_leaves_auth_time_out_is_taken() {
 }
 
 #[tokio::test]
-async fn every_check_of_an_id_token_holds_for_that_of_a_refresh() {
+async fn the_id_token_of_a_refresh_gets_every_check() {
     let claim = |name: &'static str, value: Value| {
         IdTokenForgery::claims(move |claims| {
             claims.insert(name.into(), value.clone());
@@ -255,7 +255,7 @@ async fn every_check_of_an_id_token_holds_for_that_of_a_refresh() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_token_response_is_refused() {
+async fn a_malformed_refresh_response_is_refused() {
     for (member, value, rule) in [
         ("access_token", Value::Null, Rule::NoAccessToken),
         ("token_type", json!("mac"), Rule::UnknownTokenType),
@@ -279,7 +279,7 @@ async fn a_refused_refresh_token_is_the_ops_answer() {
 }
 
 #[tokio::test]
-async fn an_op_that_is_overloaded_or_down_can_be_asked_again() {
+async fn a_request_to_an_overloaded_or_unreachable_op_can_be_repeated() {
     for (fault, unknown) in [
         (Fault::status(Endpoint::Refresh, 503).header("Retry-After", "120"), true),
         (Fault::status(Endpoint::Refresh, 429), false),
@@ -306,7 +306,7 @@ async fn an_op_that_is_overloaded_or_down_can_be_asked_again() {
 }
 
 #[tokio::test]
-async fn a_refresh_whose_answer_is_lost_says_so_and_the_second_use_is_the_ops_to_judge() {
+async fn a_lost_refresh_answer_is_an_unknown_outcome_and_the_call_can_be_repeated() {
     let (world, mut authentication, error) = refreshed_after(Fault::reset(Endpoint::Refresh).after_processing()).await;
     assert_eq!((error.kind(), error.is_transient()), (&ErrorKind::OutcomeUnknown, true));
     let error = world.client.refresh(&mut authentication).await.unwrap_err();
@@ -316,7 +316,7 @@ async fn a_refresh_whose_answer_is_lost_says_so_and_the_second_use_is_the_ops_to
 }
 
 #[tokio::test]
-async fn a_refresh_that_found_no_connection_sent_nothing() {
+async fn a_refresh_without_a_connection_sends_nothing() {
     let (world, cable) = world_on_a_cable(|op| op).await;
     let mut authentication = world.approved().await;
     cable.unplug();
@@ -329,7 +329,7 @@ async fn a_refresh_that_found_no_connection_sent_nothing() {
 }
 
 #[tokio::test]
-async fn callers_that_refresh_the_same_tokens_at_once_share_one_request() {
+async fn concurrent_refreshes_of_the_same_tokens_share_one_request() {
     let world = world().await;
     let mut first = world.approved().await;
     let (mut second, mut third) = (copy(&first), copy(&first));
@@ -347,7 +347,7 @@ async fn callers_that_refresh_the_same_tokens_at_once_share_one_request() {
 }
 
 #[tokio::test]
-async fn callers_that_refresh_the_same_tokens_at_once_share_an_error_too() {
+async fn concurrent_refreshes_of_the_same_tokens_share_an_error() {
     let world = world().await;
     let mut first = world.approved().await;
     let mut second = copy(&first);
@@ -361,7 +361,7 @@ async fn callers_that_refresh_the_same_tokens_at_once_share_an_error_too() {
 }
 
 #[tokio::test]
-async fn a_copy_that_comes_a_little_late_gets_the_answer_that_replaced_its_tokens() {
+async fn a_copy_that_is_refreshed_within_a_minute_gets_the_answer_that_replaced_its_tokens() {
     let world = world().await;
     let mut first = world.approved().await;
     let (mut late, mut too_late) = (copy(&first), copy(&first));
@@ -378,7 +378,7 @@ async fn a_copy_that_comes_a_little_late_gets_the_answer_that_replaced_its_token
 }
 
 #[tokio::test]
-async fn a_refresh_that_is_dropped_in_mid_request_is_taken_up_by_the_next_caller() {
+async fn the_next_caller_gets_the_answer_to_a_dropped_refresh() {
     let world = world().await;
     let mut authentication = world.approved().await;
     world.op.misbehave(Fault::delay(Endpoint::Refresh, seconds(5)));
@@ -393,7 +393,7 @@ async fn a_refresh_that_is_dropped_in_mid_request_is_taken_up_by_the_next_caller
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_while_the_keys_are_out_of_reach_is_kept_and_judged_later() {
+async fn a_refresh_response_that_arrives_while_keys_are_unavailable_is_kept_and_validated_later() {
     let world = world().await;
     let authentication = world.approved().await;
     let before = tokens(&authentication);
@@ -413,7 +413,7 @@ async fn an_answer_that_comes_while_the_keys_are_out_of_reach_is_kept_and_judged
 }
 
 #[tokio::test]
-async fn an_answer_that_is_kept_survives_a_short_outage_of_the_keys_a_day_later() {
+async fn a_kept_refresh_response_survives_a_short_outage_of_the_keys_a_day_later() {
     let world = world().await;
     let mut authentication = world.approved().await;
     world.clock.sleep(26 * HOUR).await;
@@ -433,7 +433,7 @@ async fn an_answer_that_is_kept_survives_a_short_outage_of_the_keys_a_day_later(
 }
 
 #[tokio::test]
-async fn an_answer_that_is_kept_is_given_up_after_a_day_and_two_hundred_calls() {
+async fn a_kept_refresh_response_is_dropped_after_a_day_and_two_hundred_calls() {
     let world = world().await;
     let mut authentication = world.approved().await;
     world.op.replace_keys();
@@ -477,7 +477,7 @@ fn key_of(authentication: &Authentication) -> String {
 }
 
 #[tokio::test]
-async fn a_refresh_with_a_new_key_that_meets_one_without_gets_tokens_bound_to_a_new_key() {
+async fn refresh_with_new_key_during_a_plain_refresh_still_binds_a_new_key() {
     for rotates in [true, false] {
         let settings = |op: TestProviderBuilder| if rotates { op } else { op.without_refresh_rotation() };
         let world = world_with(settings, |client| client).await;
@@ -497,7 +497,7 @@ async fn a_refresh_with_a_new_key_that_meets_one_without_gets_tokens_bound_to_a_
 }
 
 #[tokio::test]
-async fn a_copy_that_comes_late_for_a_new_key_gets_one() {
+async fn a_late_copy_that_asks_for_a_new_key_gets_one() {
     let world = world().await;
     let mut first = world.approved().await;
     let mut late = copy(&first);
@@ -509,7 +509,7 @@ async fn a_copy_that_comes_late_for_a_new_key_gets_one() {
 }
 
 #[tokio::test]
-async fn callers_that_want_a_new_key_at_once_share_it() {
+async fn concurrent_refreshes_with_a_new_key_share_the_key() {
     let world = world().await;
     let mut first = world.approved().await;
     let mut second = copy(&first);
@@ -526,7 +526,7 @@ async fn callers_that_want_a_new_key_at_once_share_it() {
 }
 
 #[tokio::test]
-async fn an_answer_that_was_kept_from_before_does_not_stand_in_for_a_new_key() {
+async fn refresh_with_new_key_after_a_stored_answer_still_binds_a_new_key() {
     let world = world().await;
     let mut authentication = world.approved().await;
     let old = key_of(&authentication);
@@ -542,7 +542,7 @@ async fn an_answer_that_was_kept_from_before_does_not_stand_in_for_a_new_key() {
 }
 
 #[tokio::test]
-async fn after_a_new_key_that_failed_the_tokens_are_those_of_the_refresh_that_came_before() {
+async fn a_failed_refresh_with_a_new_key_keeps_the_tokens_of_the_previous_refresh() {
     let world = world().await;
     let mut first = world.approved().await;
     let mut second = copy(&first);
@@ -566,7 +566,7 @@ async fn refresh_dropped_after(world: &World, time: std::time::Duration, authent
 }
 
 #[tokio::test]
-async fn the_failure_of_a_refresh_that_was_dropped_is_not_kept_for_the_next_caller() {
+async fn the_failure_of_a_dropped_refresh_is_not_returned_to_the_next_caller() {
     for code in ["invalid_client", "temporarily_unavailable"] {
         let world = world().await;
         let mut authentication = world.approved().await;
@@ -582,7 +582,7 @@ async fn the_failure_of_a_refresh_that_was_dropped_is_not_kept_for_the_next_call
 }
 
 #[tokio::test]
-async fn that_a_refresh_which_was_dropped_may_have_used_the_token_up_is_kept_for_the_next_caller() {
+async fn the_next_caller_gets_the_unknown_outcome_of_a_dropped_refresh() {
     let world = world().await;
     let mut authentication = world.approved().await;
     world.op.misbehave(Fault::delay(Endpoint::Refresh, seconds(5)));
@@ -596,7 +596,7 @@ async fn that_a_refresh_which_was_dropped_may_have_used_the_token_up_is_kept_for
 }
 
 #[tokio::test]
-async fn calls_in_a_tight_loop_do_not_use_up_the_tries_of_an_answer_that_is_kept() {
+async fn calls_in_a_tight_loop_do_not_exhaust_the_attempts_of_a_kept_answer() {
     let world = world().await;
     let mut authentication = world.approved().await;
     world.op.replace_keys();
@@ -630,7 +630,7 @@ async fn a_refresh_without_dpop_sends_no_proof_and_gives_bearer_tokens() {
 }
 
 #[tokio::test]
-async fn tokens_that_come_back_unbound_are_told_or_dropped_as_was_set() {
+async fn unbound_tokens_of_a_refresh_are_marked_or_dropped_as_configured() {
     let unbound = || {
         Fault::edit_json(Endpoint::Refresh, |members| {
             members.insert("token_type".into(), json!("Bearer"));

@@ -37,7 +37,7 @@ async fn jwt_world() -> World {
 }
 
 #[tokio::test]
-async fn members_that_are_repeated_with_equal_values_are_one_in_every_document() {
+async fn members_repeated_with_equal_values_are_accepted_in_every_document() {
     let world = jwt_world().await;
     for endpoint in [
         Endpoint::Metadata,
@@ -70,7 +70,7 @@ async fn members_that_are_repeated_with_equal_values_are_one_in_every_document()
 }
 
 #[tokio::test]
-async fn an_issuer_that_stands_twice_in_a_response_jwt_is_one_issuer() {
+async fn an_issuer_repeated_in_a_response_jwt_is_accepted() {
     let world = jwt_world().await;
     let issuer = world.op.issuer().to_owned();
     let repeated = move |claims: &mut String| claims.insert_str(1, &format!(r#""iss":"{issuer}","#));
@@ -100,7 +100,7 @@ async fn a_claim_of_a_response_jwt_with_two_values_is_refused_and_named() {
 }
 
 #[tokio::test]
-async fn a_claim_of_an_id_token_with_two_values_ends_the_process_only_where_a_check_needs_it() {
+async fn a_claim_of_an_id_token_with_two_values_ends_the_process_only_if_a_check_needs_it() {
     for (member, rule) in [
         (r#""sub":"other""#, Some(Rule::RepeatedMember)),
         (r#""nonce":"other""#, Some(Rule::RepeatedMember)),
@@ -148,7 +148,7 @@ async fn an_answer_about_a_token_that_contradicts_itself_is_refused() {
 }
 
 #[tokio::test]
-async fn metadata_that_contradicts_itself_is_refused_where_that_matters() {
+async fn contradictory_metadata_is_refused_if_a_needed_member_is_affected() {
     for (member, name) in [
         (r#""issuer":"https://other.test""#, Some("issuer")),
         (r#""token_endpoint":"https://other.test/token""#, Some("token_endpoint")),
@@ -166,7 +166,7 @@ async fn metadata_that_contradicts_itself_is_refused_where_that_matters() {
 }
 
 #[tokio::test]
-async fn a_key_that_contradicts_itself_is_left_out_and_the_others_are_used() {
+async fn a_contradictory_key_is_left_out_and_the_others_are_used() {
     let clock = openid_deferred::testing::TestClock::automatic();
     let op = provider(&clock).start().unwrap();
     // The key of an attacker comes first, with the `kid` that the OP's own key has as its last one.

@@ -74,7 +74,7 @@ fn configuration(error: &Error) -> &ConfigurationProblem {
 // Accepted requests.
 
 #[tokio::test]
-async fn an_op_that_requires_it_gets_a_signed_request_without_any_setting() {
+async fn requests_are_signed_without_a_setting_if_the_op_requires_it() {
     let world = signing_world(|client| client).await;
     let (url, session) = started(&world).await;
     assert_eq!(names(&url), ["client_id", "request"]);
@@ -155,7 +155,7 @@ async fn a_pushed_request_can_be_signed_and_has_nothing_beside_the_request_objec
 }
 
 #[tokio::test]
-async fn a_challenge_for_a_nonce_is_answered_with_the_same_request_object() {
+async fn a_nonce_challenge_is_answered_with_the_same_request_object() {
     let key = signing_key(SigningAlgorithm::Es256);
     let nonces = |op: TestProviderBuilder| op.require_signed_request_object().dpop_nonces(NoncePolicy::Required);
     let world = world_of(&key, |at_op| at_op, nonces, ClientBuilder::pushed_authorization_requests).await;
@@ -169,7 +169,7 @@ async fn a_challenge_for_a_nonce_is_answered_with_the_same_request_object() {
 }
 
 #[tokio::test]
-async fn all_that_a_request_can_ask_for_is_in_the_request_object() {
+async fn every_parameter_is_in_the_request_object() {
     let world = signing_world(|client| client.response_type(ResponseType::DeferredCodeOrCode)).await;
     let claims = json!({ "id_token": { "acr": { "essential": true, "values": ["loa3"] } } });
     let details = json!([{ "type": "account", "actions": ["read"] }]);
@@ -198,7 +198,7 @@ async fn all_that_a_request_can_ask_for_is_in_the_request_object() {
 }
 
 #[tokio::test]
-async fn a_client_with_a_secret_signs_with_a_key_of_its_own_for_that_and_publishes_it() {
+async fn a_client_with_a_secret_signs_requests_with_a_separate_published_key() {
     let key = signing_key(SigningAlgorithm::Ps256);
     let at_op = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET)
         .redirect_uri(REDIRECT_URI)
@@ -288,7 +288,7 @@ impl Signer for KeyService {
 }
 
 #[tokio::test]
-async fn a_key_outside_of_the_process_signs_requests() {
+async fn an_external_signer_signs_requests() {
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let at_op = registered(&key);
     let service = Arc::new(KeyService(key, 0.into()));
@@ -347,7 +347,7 @@ async fn a_signer_that_fails_or_never_answers_is_a_transient_error() {
 }
 
 #[tokio::test]
-async fn signed_requests_without_a_key_are_refused_before_a_user_meets_it() {
+async fn signed_requests_without_a_key_are_refused_before_the_user_is_redirected() {
     let builder = |client: ClientBuilder| client.build().unwrap_err();
     let base = || Client::builder("https://op.test", CLIENT_ID).redirect_uri(REDIRECT_URI);
     for error in [
@@ -385,7 +385,7 @@ async fn discovered(
 }
 
 #[tokio::test]
-async fn an_op_that_does_not_take_requests_signed_like_this_is_refused_at_discovery() {
+async fn an_op_that_does_not_support_the_signed_request_is_refused_at_discovery() {
     let unlisted = |edit: fn(&mut Map<String, Value>)| async move {
         match discovered(edit, |client| client).await.unwrap_err().kind() {
             ErrorKind::Configuration(ConfigurationProblem::NotAdvertised { member, value }) => (*member, value.clone()),
@@ -408,7 +408,7 @@ async fn an_op_that_does_not_take_requests_signed_like_this_is_refused_at_discov
 }
 
 #[tokio::test]
-async fn an_op_that_lists_algorithms_or_takes_pushed_requests_need_not_list_the_parameter() {
+async fn an_op_that_lists_algorithms_or_supports_pushed_requests_need_not_list_the_request_parameter() {
     let unlisted = |metadata: &mut Map<String, Value>| drop(metadata.shift_remove("request_parameter_supported"));
     discovered(unlisted, |client| client).await.unwrap();
     let refused = |metadata: &mut Map<String, Value>| {
@@ -419,7 +419,7 @@ async fn an_op_that_lists_algorithms_or_takes_pushed_requests_need_not_list_the_
 }
 
 #[tokio::test]
-async fn metadata_that_cannot_say_whether_requests_must_be_signed_is_refused() {
+async fn metadata_with_a_malformed_boolean_requirement_is_refused() {
     for (member, value) in
         [("require_signed_request_object", json!("yes")), ("require_pushed_authorization_requests", json!(1))]
     {
@@ -458,7 +458,7 @@ async fn a_signed_request_that_is_too_long_for_a_url_has_to_be_pushed() {
 }
 
 #[tokio::test]
-async fn parameters_with_the_names_of_jwt_claims_cannot_stand_in_a_signed_request() {
+async fn parameters_named_like_jwt_claims_are_refused_in_a_signed_request() {
     let world = signing_world(|client| client).await;
     for name in ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"] {
         let error = world.client.authorize().parameter(name, "x").start().await.unwrap_err();
@@ -467,7 +467,7 @@ async fn parameters_with_the_names_of_jwt_claims_cannot_stand_in_a_signed_reques
 }
 
 #[tokio::test]
-async fn a_client_that_was_registered_for_it_and_does_not_sign_is_refused_by_the_op() {
+async fn the_op_refuses_an_unsigned_request_of_a_client_registered_for_signed_requests() {
     let key = signing_key(SigningAlgorithm::Es256);
     let world = world_of(&key, TestClient::require_signed_request_object, |op| op, |client| client).await;
     let error = world.sign_in().await.unwrap_err();
@@ -476,7 +476,7 @@ async fn a_client_that_was_registered_for_it_and_does_not_sign_is_refused_by_the
 }
 
 #[tokio::test]
-async fn a_pushed_request_by_a_key_that_the_op_does_not_know_is_refused_by_it() {
+async fn the_op_refuses_a_pushed_request_signed_by_an_unknown_key() {
     let key = signing_key(SigningAlgorithm::Es256);
     let other = signing_key(SigningAlgorithm::Es256);
     let world = world_of(
@@ -494,7 +494,7 @@ async fn a_pushed_request_by_a_key_that_the_op_does_not_know_is_refused_by_it() 
 }
 
 #[tokio::test]
-async fn an_hmac_is_no_signature_of_a_request() {
+async fn requests_are_not_signed_with_an_hmac() {
     #[derive(Debug)]
     struct Hmac;
     impl Signer for Hmac {
@@ -517,7 +517,7 @@ async fn an_hmac_is_no_signature_of_a_request() {
 }
 
 #[tokio::test]
-async fn the_keys_of_an_op_are_fetched_again_for_a_key_for_encryption_that_is_not_there_yet() {
+async fn the_ops_keys_are_fetched_again_if_the_encryption_key_is_missing() {
     use openid_deferred::testing::Fault;
     let key = signing_key(SigningAlgorithm::Es256);
     let clock = openid_deferred::testing::TestClock::automatic();
@@ -542,7 +542,7 @@ async fn the_keys_of_an_op_are_fetched_again_for_a_key_for_encryption_that_is_no
 }
 
 #[tokio::test]
-async fn without_any_of_this_requests_are_not_signed() {
+async fn requests_are_not_signed_by_default() {
     let world = world().await;
     let (url, session) = started(&world).await;
     assert!(parameters(&url, "request").is_empty());

@@ -21,7 +21,7 @@ async fn called(world: &World, authentication: &Authentication, request: Request
 }
 
 #[tokio::test]
-async fn a_resource_gets_the_request_as_it_is_with_token_and_proof() {
+async fn a_resource_request_is_sent_unchanged_with_token_and_proof() {
     let world = world().await;
     let authentication = world.approved().await;
     let answer = called(&world, &authentication, request(&world, Method::POST, "?from=2026&to=2027", "the body")).await;
@@ -39,7 +39,7 @@ async fn a_resource_gets_the_request_as_it_is_with_token_and_proof() {
 }
 
 #[tokio::test]
-async fn own_headers_are_kept_and_credentials_among_them_replaced() {
+async fn headers_of_the_application_are_kept_and_its_credentials_replaced() {
     let world = world().await;
     let authentication = world.approved().await;
     let mut request = request(&world, Method::GET, "", "");
@@ -69,7 +69,7 @@ async fn a_nonce_challenge_of_a_resource_is_answered_once_with_the_same_body() {
 }
 
 #[tokio::test]
-async fn the_status_of_a_resource_is_the_applications_to_judge() {
+async fn every_status_of_a_resource_is_returned_to_the_application() {
     let world = world().await;
     let authentication = world.approved().await;
     for status in [204, 302, 401, 404, 503] {
@@ -81,7 +81,7 @@ async fn the_status_of_a_resource_is_the_applications_to_judge() {
 }
 
 #[tokio::test]
-async fn what_the_challenge_of_a_refusal_says_is_in_the_extensions() {
+async fn the_challenge_of_a_refused_resource_request_is_in_the_extensions() {
     let world = world().await;
     let authentication = world.approved().await;
     let challenge = r#"DPoP error="insufficient_scope", scope="payments", error_description="not these""#;
@@ -104,7 +104,7 @@ async fn what_the_challenge_of_a_refusal_says_is_in_the_extensions() {
 }
 
 #[tokio::test]
-async fn a_proof_that_was_refused_for_its_time_is_sent_once_more_with_the_time_of_the_resource() {
+async fn a_proof_refused_for_its_time_is_repeated_once_with_the_time_of_the_resource() {
     for (offset, requests) in [(300, 2), (-300, 2), (100_000, 1)] {
         let (world, authentication) = clocks_apart(offset).await;
         let response = world.client.resource(&authentication, request(&world, Method::PUT, "", "body")).await.unwrap();
@@ -122,7 +122,7 @@ async fn clocks_apart(offset: i64) -> (World, Authentication) {
 }
 
 #[tokio::test]
-async fn a_bearer_token_is_presented_as_one() {
+async fn a_bearer_token_is_sent_with_the_scheme_bearer() {
     let world = world_with(TestProviderBuilder::without_dpop, |client| client).await;
     let authentication = world.approved().await;
     called(&world, &authentication, request(&world, Method::GET, "", "")).await;

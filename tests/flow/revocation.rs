@@ -43,7 +43,7 @@ async fn the_tokens_of_a_sign_in_are_revoked_the_refresh_token_first() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_revoked_does_not_keep_the_other_one_alive() {
+async fn both_tokens_are_revoked_even_if_the_first_revocation_fails() {
     let world = world().await;
     let authentication = world.approved().await;
     world.op.misbehave(Fault::status(Endpoint::Revocation, 503));
@@ -69,7 +69,7 @@ async fn one_token_is_revoked_with_the_hint_that_was_given() {
 }
 
 #[tokio::test]
-async fn a_status_of_200_is_a_revocation_whatever_the_body_is() {
+async fn status_200_confirms_a_revocation_with_any_body() {
     for (content_type, body) in [
         ("", ""),
         ("text/html", "<html>"),
@@ -82,7 +82,7 @@ async fn a_status_of_200_is_a_revocation_whatever_the_body_is() {
 }
 
 #[tokio::test]
-async fn a_kind_of_token_that_the_op_does_not_revoke_is_its_answer() {
+async fn unsupported_token_type_is_the_ops_error() {
     let error = answered_with(Fault::error(Endpoint::Revocation, "unsupported_token_type")).await.unwrap_err();
     assert_eq!(error.error_response().unwrap().code(), "unsupported_token_type");
     assert!(!error.is_transient());
@@ -90,7 +90,7 @@ async fn a_kind_of_token_that_the_op_does_not_revoke_is_its_answer() {
 }
 
 #[tokio::test]
-async fn an_op_that_is_overloaded_or_down_can_be_asked_again() {
+async fn a_request_to_an_overloaded_or_unreachable_op_can_be_repeated() {
     let fault = Fault::status(Endpoint::Revocation, 503).header("retry-after", "30");
     let error = answered_with(fault).await.unwrap_err();
     assert_eq!((error.rule(), error.is_transient()), (Some(Rule::UnexpectedStatus), true));
@@ -105,7 +105,7 @@ async fn an_op_that_is_overloaded_or_down_can_be_asked_again() {
 }
 
 #[tokio::test]
-async fn other_answers_are_no_revocation() {
+async fn other_answers_do_not_confirm_a_revocation() {
     let error = answered_with(Fault::redirect(Endpoint::Revocation, "https://op.test/elsewhere")).await.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::UnexpectedRedirect));
     let error = answered_with(Fault::status(Endpoint::Revocation, 403)).await.unwrap_err();
@@ -115,7 +115,7 @@ async fn other_answers_are_no_revocation() {
 }
 
 #[tokio::test]
-async fn an_op_without_revocation_endpoint_is_told_apart() {
+async fn an_op_without_a_revocation_endpoint_is_a_typed_error() {
     let without = |members: &mut serde_json::Map<String, serde_json::Value>| {
         members.remove("revocation_endpoint");
     };

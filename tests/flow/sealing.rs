@@ -17,7 +17,7 @@ fn key() -> SealingKey {
 }
 
 #[tokio::test]
-async fn a_process_that_is_sealed_and_opened_after_every_step_ends_as_if_nothing_had_happened() {
+async fn sealing_and_opening_after_every_step_changes_no_result() {
     let mut world = world_with(|op| op.decisions(DecisionPolicy::after_polls(4)), |client| client).await;
     let keyring = keyring();
     let (url, session) = world.client.authorize().start().await.unwrap();
@@ -43,7 +43,7 @@ async fn a_process_that_is_sealed_and_opened_after_every_step_ends_as_if_nothing
 }
 
 #[tokio::test]
-async fn a_restart_in_the_middle_of_an_interval_does_not_bring_the_poll_forward() {
+async fn a_restart_during_an_interval_does_not_advance_the_poll() {
     let mut world = world().await;
     let keyring = keyring();
     let mut pending = world.pending().await;
@@ -111,7 +111,7 @@ async fn stored_at(
 }
 
 #[tokio::test]
-async fn a_process_that_was_stored_before_its_poll_knows_after_a_crash_that_an_answer_may_be_lost() {
+async fn a_process_stored_before_a_poll_shows_after_a_crash_that_an_answer_may_be_lost() {
     let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
     world.op.misbehave(Fault::stall(Endpoint::Poll).after_success());
     let pending = world.pending().await;
@@ -121,7 +121,7 @@ async fn a_process_that_was_stored_before_its_poll_knows_after_a_crash_that_an_a
 }
 
 #[tokio::test]
-async fn a_process_that_was_stored_with_its_answer_is_approved_after_a_crash_and_asks_no_more() {
+async fn a_process_stored_with_its_success_is_approved_after_a_crash_without_another_poll() {
     let world = without_keys().await;
     let pending = world.pending().await;
     world.op.last_process().approve();
@@ -134,7 +134,7 @@ async fn a_process_that_was_stored_with_its_answer_is_approved_after_a_crash_and
 }
 
 #[tokio::test]
-async fn a_poll_that_is_dropped_on_its_way_leaves_doubt_that_can_be_sealed() {
+async fn a_dropped_poll_is_recorded_as_possibly_lost_in_the_sealed_value() {
     let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
     let keyring = keyring();
     let mut pending = world.pending().await;
@@ -209,7 +209,7 @@ async fn a_success_response_that_cannot_be_validated_yet_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn while_a_success_response_cannot_be_validated_the_next_try_has_a_time_ahead() {
+async fn each_retry_of_the_validation_of_a_success_has_a_due_time_in_the_future() {
     let keyring = keyring();
     let (world, sealed) = answered_without_keys(&keyring).await;
     let mut pending = PendingAuthentication::open(&keyring, &sealed).unwrap();
@@ -239,7 +239,7 @@ async fn an_ended_process_stays_ended() {
 }
 
 #[tokio::test]
-async fn what_an_older_key_sealed_opens_with_the_newer_keyring_and_no_other_opens_it() {
+async fn only_a_keyring_with_the_sealing_key_opens_a_value() {
     let world = world().await;
     let (old, older) = (key().to_base64(), keyring());
     let old_ring = Keyring::new(SealingKey::from_base64(old.expose()).unwrap());

@@ -90,7 +90,7 @@ async fn no_value_of_a_whole_flow_shows_a_secret_or_a_claim() {
 }
 
 #[tokio::test]
-async fn no_error_or_unhappy_outcome_shows_a_secret() {
+async fn no_error_or_unsuccessful_outcome_shows_a_secret() {
     let world = world().await;
     let mut text = String::new();
     let echo = |world: &World| {

@@ -25,7 +25,7 @@ fn stalled(endpoint: Endpoint) -> Fault {
 }
 
 #[tokio::test]
-async fn polls_are_sent_by_old_metadata_while_new_metadata_does_not_come() {
+async fn polls_use_old_metadata_while_its_refresh_hangs() {
     let world = undecided().await;
     let mut pending = world.pending().await;
     world.clock.sleep(2 * HOUR).await;
@@ -44,7 +44,7 @@ async fn polls_are_sent_by_old_metadata_while_new_metadata_does_not_come() {
 }
 
 #[tokio::test]
-async fn sign_ins_begin_with_old_metadata_while_new_metadata_does_not_come() {
+async fn sign_ins_start_with_old_metadata_while_its_refresh_hangs() {
     let world = world().await;
     world.clock.sleep(2 * HOUR).await;
     world.op.misbehave(stalled(Endpoint::Metadata));
@@ -56,7 +56,7 @@ async fn sign_ins_begin_with_old_metadata_while_new_metadata_does_not_come() {
 }
 
 #[tokio::test]
-async fn the_last_poll_before_the_expiry_leaves_in_time_while_new_metadata_does_not_come() {
+async fn the_final_poll_is_sent_in_time_while_the_refresh_of_metadata_hangs() {
     let op = |op: openid_deferred::testing::TestProviderBuilder| {
         op.decisions(DecisionPolicy::scripted()).interval(seconds(7200)).expires_in(seconds(4000))
     };
@@ -72,7 +72,7 @@ async fn the_last_poll_before_the_expiry_leaves_in_time_while_new_metadata_does_
 }
 
 #[tokio::test]
-async fn a_caller_with_a_deadline_learns_that_keys_do_not_come() {
+async fn a_caller_with_a_deadline_gets_an_error_if_the_fetch_of_keys_hangs() {
     let world = world().await;
     let mut authentication = world.approved().await;
     world.clock.sleep(26 * HOUR).await;
@@ -90,7 +90,7 @@ async fn a_caller_with_a_deadline_learns_that_keys_do_not_come() {
 }
 
 #[tokio::test]
-async fn callers_that_go_away_neither_stop_nor_repeat_a_fetch_of_keys() {
+async fn dropped_callers_neither_stop_nor_repeat_a_fetch_of_keys() {
     let world = world().await;
     let mut authentication = world.approved().await;
     world.clock.sleep(26 * HOUR).await;
@@ -107,7 +107,7 @@ async fn callers_that_go_away_neither_stop_nor_repeat_a_fetch_of_keys() {
 }
 
 #[tokio::test]
-async fn keys_that_have_aged_serve_soon_while_new_keys_do_not_come() {
+async fn old_keys_are_used_within_seconds_while_the_fetch_of_new_keys_hangs() {
     let world = world().await;
     let mut authentication = world.approved().await;
     world.clock.sleep(2 * HOUR).await;

@@ -43,7 +43,7 @@ async fn userinfo_about_the_user_of_the_final_token_is_believed() {
 }
 
 #[tokio::test]
-async fn userinfo_about_somebody_else_is_refused() {
+async fn userinfo_about_another_user_is_refused() {
     for sub in [json!("user-2"), json!("USER-1"), json!(["user-1"]), json!(null), json!("")] {
         let fault = Fault::edit_json(Endpoint::UserInfo, move |members| {
             members.insert("sub".into(), sub.clone());
@@ -67,7 +67,7 @@ async fn userinfo_that_names_two_subjects_is_refused() {
 }
 
 #[tokio::test]
-async fn userinfo_is_compared_with_the_final_subject_and_never_with_the_interim_one() {
+async fn the_subject_of_userinfo_is_compared_with_the_final_subject_and_not_with_the_interim_one() {
     let world = world_with(|op| op, ClientBuilder::allow_changed_subject).await;
     let mut pending = world.pending().await;
     assert_eq!(pending.interim().verified().unwrap().claims().subject(), "user-1");
@@ -95,7 +95,7 @@ async fn userinfo_with_a_status_that_is_no_success_is_refused() {
 }
 
 #[tokio::test]
-async fn what_the_challenge_of_a_refusal_says_is_the_error() {
+async fn the_challenge_of_a_refused_userinfo_request_is_the_error() {
     for (status, challenge, code, scope) in [
         (401, r#"DPoP error="invalid_token", error_description="it has expired""#, "invalid_token", None),
         (403, r#"Bearer error="insufficient_scope", scope="openid email""#, "insufficient_scope", Some("openid email")),
@@ -121,7 +121,7 @@ async fn an_expired_access_token_is_refused_and_a_refresh_helps() {
 }
 
 #[tokio::test]
-async fn a_proof_that_was_refused_for_its_time_is_sent_once_more_with_the_time_of_the_op() {
+async fn a_proof_refused_for_its_time_is_repeated_once_with_the_ops_time() {
     let world = world_with(|op| op.clock_offset(300), |client| client.leeway(seconds(310))).await;
     let authentication = world.approved().await;
     // A replica whose clock has not been corrected yet.
@@ -134,7 +134,7 @@ async fn a_proof_that_was_refused_for_its_time_is_sent_once_more_with_the_time_o
 }
 
 #[tokio::test]
-async fn a_refused_access_token_is_not_called_a_passing_state() {
+async fn a_refused_access_token_is_not_a_transient_error() {
     let world = world().await;
     let error = answered_with(&world, Fault::error_with_status(Endpoint::UserInfo, 401, "invalid_token")).await;
     assert!(!error.unwrap_err().is_transient());
@@ -143,7 +143,7 @@ async fn a_refused_access_token_is_not_called_a_passing_state() {
 }
 
 #[tokio::test]
-async fn userinfo_that_does_not_come_is_an_error_of_the_network() {
+async fn unanswered_userinfo_is_a_transport_error() {
     for (fault, problem) in [
         (Fault::reset(Endpoint::UserInfo), TransportProblem::Broken),
         (Fault::stall(Endpoint::UserInfo), TransportProblem::Timeout),
@@ -188,7 +188,7 @@ async fn signed_userinfo_that_does_not_verify_is_refused() {
 }
 
 #[tokio::test]
-async fn an_id_token_is_no_signed_userinfo_of_another_client() {
+async fn an_id_token_is_refused_as_signed_userinfo() {
     let stranger = TestClient::public("stranger").redirect_uri(REDIRECT_URI).signing_algorithm("ES256");
     let world = world_with(|op| op.client(stranger.signed_userinfo()), |client| client).await;
     let authentication = world.approved().await;
@@ -229,7 +229,7 @@ async fn a_challenge_at_the_userinfo_endpoint_is_answered_once() {
 }
 
 #[tokio::test]
-async fn a_challenge_at_the_userinfo_endpoint_without_a_nonce_passes() {
+async fn a_challenge_without_a_nonce_at_the_userinfo_endpoint_is_transient() {
     let without_nonce = Fault::response(Endpoint::UserInfo, 401, "", "");
     let challenge = without_nonce.header("WWW-Authenticate", "DPoP error=\"use_dpop_nonce\"");
     let error = answered_with(&world().await, challenge).await.unwrap_err();
@@ -237,7 +237,7 @@ async fn a_challenge_at_the_userinfo_endpoint_without_a_nonce_passes() {
 }
 
 #[tokio::test]
-async fn an_op_without_userinfo_endpoint_is_told_apart() {
+async fn an_op_without_a_userinfo_endpoint_is_a_typed_error() {
     let without = |members: &mut serde_json::Map<String, serde_json::Value>| {
         members.remove("userinfo_endpoint");
     };
@@ -255,7 +255,7 @@ async fn tokens_of_another_client_are_not_sent() {
 }
 
 #[tokio::test]
-async fn a_response_is_known_by_its_body_and_not_by_its_label() {
+async fn the_body_decides_the_format_of_userinfo_and_not_its_media_type() {
     let relabelled = |media_type: &'static str| {
         Fault::edit_headers(Endpoint::UserInfo, move |headers| {
             headers.insert("content-type", HeaderValue::from_static(media_type));
@@ -282,7 +282,7 @@ async fn a_response_is_known_by_its_body_and_not_by_its_label() {
 }
 
 #[tokio::test]
-async fn a_client_that_demands_a_jwt_asks_for_nothing_else() {
+async fn a_client_that_requires_a_jwt_accepts_no_other_media_type() {
     let asked_for = async |world: World| {
         let authentication = world.approved().await;
         let _ = world.client.userinfo(&authentication).await;

@@ -16,7 +16,7 @@ async fn world_of(user: TestUser) -> World {
 }
 
 #[tokio::test]
-async fn verified_claims_of_the_final_token_and_of_userinfo_are_told_from_the_others() {
+async fn verified_claims_are_separate_from_unverified_claims() {
     let user = TestUser::new("user-1")
         .claim("given_name", "Self-asserted")
         .verified_claims("de_aml", json!({ "given_name": "Jane", "birthdate": "1990-01-02" }));
@@ -93,7 +93,7 @@ async fn a_malformed_element_is_reported_and_never_ends_a_process() {
 }
 
 #[tokio::test]
-async fn verified_claims_are_asked_for_in_the_form_of_the_specification() {
+async fn verified_claims_are_requested_in_the_form_of_the_specification() {
     let world = world_of(TestUser::new("user-1")).await;
     let verified = VerifiedClaimsRequest::under_one_of(["de_aml", "eidas"])
         .verified_within(Duration::from_secs(3_600))
@@ -128,7 +128,7 @@ async fn verified_claims_are_asked_for_in_the_form_of_the_specification() {
 }
 
 #[tokio::test]
-async fn an_essential_acr_in_typed_form_is_checked_as_well() {
+async fn an_essential_acr_of_a_typed_claims_request_is_checked() {
     let world = world_of(TestUser::new("user-1").claim("acr", "low")).await;
     let acr = ClaimRequest::essential().values(["high"]);
     let request = world.client.authorize().claims(ClaimsRequest::new().id_token("acr", acr));
@@ -142,7 +142,7 @@ async fn an_essential_acr_in_typed_form_is_checked_as_well() {
 }
 
 #[tokio::test]
-async fn a_request_that_an_op_has_to_refuse_is_not_sent() {
+async fn a_claims_request_that_every_op_must_refuse_is_not_sent() {
     let world = world().await;
     let nothing = ClaimsRequest::new().verified_in_id_token(VerifiedClaimsRequest::under("de_aml"));
     let error = world.client.authorize().claims(nothing).start().await.unwrap_err();
@@ -157,7 +157,7 @@ async fn a_request_that_an_op_has_to_refuse_is_not_sent() {
 }
 
 #[tokio::test]
-async fn what_the_op_can_verify_is_read_from_its_metadata() {
+async fn the_metadata_lists_what_the_op_can_verify() {
     let metadata = world_of(TestUser::new("user-1")).await.client.provider_metadata().await.unwrap();
     assert!(metadata.verified_claims_supported() && metadata.claims_parameter_supported());
     assert_eq!(metadata.trust_frameworks_supported(), ["de_aml", "eidas"]);

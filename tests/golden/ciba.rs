@@ -28,7 +28,7 @@ fn folder() -> PathBuf {
 }
 
 #[tokio::test]
-async fn what_earlier_releases_have_stored_in_ciba_is_read() {
+async fn stored_values_of_earlier_releases_in_ciba_are_read() {
     let present = folder().join(format!("{}.json", env!("CARGO_PKG_VERSION")));
     if std::env::var_os("GOLDEN_WRITE").is_some() {
         std::fs::write(&present, serde_json::to_string_pretty(&written().await).unwrap() + "\n").unwrap();
@@ -63,7 +63,7 @@ async fn the_row_is_carried_on(written: &Written) {
 }
 
 #[tokio::test]
-async fn a_release_that_knows_only_the_older_format_leaves_the_row_alone() {
+async fn a_release_that_reads_only_the_older_format_does_not_claim_the_row() {
     let written = written().await;
     assert_eq!(written.waiting.format, 2);
     let clock = TestClock::automatic();

@@ -37,7 +37,7 @@ fn folder() -> PathBuf {
 }
 
 #[tokio::test]
-async fn what_earlier_releases_have_stored_in_the_ietf_dialect_is_read() {
+async fn stored_values_of_earlier_releases_in_the_ietf_dialect_are_read() {
     let present = folder().join(format!("{}.json", env!("CARGO_PKG_VERSION")));
     if std::env::var_os("GOLDEN_WRITE").is_some() {
         std::fs::write(&present, serde_json::to_string_pretty(&written().await).unwrap() + "\n").unwrap();
@@ -89,7 +89,7 @@ async fn rows_are_carried_on(written: &Written) {
 }
 
 #[tokio::test]
-async fn a_release_that_knows_only_the_older_format_leaves_these_rows_alone() {
+async fn a_release_that_reads_only_the_older_format_does_not_claim_these_rows() {
     let written = written().await;
     assert_eq!((written.waiting.format, written.decided.format), (2, 2));
     let clock = TestClock::automatic();

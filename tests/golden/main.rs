@@ -41,7 +41,7 @@ async fn releases() -> Vec<Release> {
 }
 
 #[tokio::test]
-async fn what_earlier_releases_have_stored_is_read() {
+async fn stored_values_of_earlier_releases_are_read() {
     for release in releases().await {
         values_open(&release);
         rows_are_carried_on(&release).await;

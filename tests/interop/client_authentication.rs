@@ -65,7 +65,7 @@ pub(crate) async fn a_wrong_secret_is_refused(op: &impl Op) {
 }
 
 #[tokio::test]
-async fn the_best_method_that_the_op_lists_is_found() {
+async fn the_strongest_method_that_the_op_lists_is_chosen() {
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let registered = json!({
         "jwks": key_set(key.public_jwk()),

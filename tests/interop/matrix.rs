@@ -30,7 +30,7 @@ matrix! {
     client_authentication::client_secret_jwt: node keycloak glewlwyd idpyoidc;
     client_authentication::private_key_jwt: node keycloak zitadel glewlwyd idpyoidc;
     client_authentication::a_wrong_secret_is_refused: node keycloak zitadel glewlwyd idpyoidc;
-    mutual_tls::a_certificate_of_the_authority_authenticates_and_binds: keycloak;
+    mutual_tls::a_certificate_of_the_authority_authenticates_the_client_and_binds_its_tokens: keycloak;
 
     pushed::requests_are_pushed_where_the_client_wants_it: node keycloak glewlwyd;
     pushed::a_user_returns_by_form_post: node keycloak idpyoidc;

@@ -30,7 +30,7 @@ async fn world(
 }
 
 /// The certificate is identified by its subject, and the OP trusts the authority.
-pub(crate) async fn a_certificate_of_the_authority_authenticates_and_binds(op: &impl Op) {
+pub(crate) async fn a_certificate_of_the_authority_authenticates_the_client_and_binds_its_tokens(op: &impl Op) {
     let Some(site) = op.site().await else { return };
     for certificate_bound in [false, true] {
         let identity = Identity::host("client.test", Some(&site.authority));
@@ -106,7 +106,7 @@ pub(crate) async fn works(world: &World, thumbprint: Option<String>) {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_renewed_in_between_is_presented_from_then_on() {
+async fn a_renewed_certificate_is_presented_in_later_requests() {
     let authority = Identity::authority();
     let (identity, registered) = by_authority(&authority);
     let renewed = Identity::host("client.test", Some(&authority));
@@ -122,7 +122,7 @@ async fn a_certificate_that_is_renewed_in_between_is_presented_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_somebody_else_is_refused() {
+async fn a_certificate_of_another_client_is_refused() {
     let authority = Identity::authority();
     let (_, registered) = by_authority(&authority);
     let stranger = Identity::host("stranger.test", Some(&authority));

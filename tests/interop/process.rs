@@ -140,7 +140,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 #[test]
-fn a_guarded_program_ends_with_all_that_it_started() {
+fn a_guarded_program_ends_with_all_its_child_processes() {
     let script = file("guard", "program.sh", "sleep 1000 & echo $$ $! >&2; wait");
     let process = Process::guarded("guard", Path::new("bash"), |command| {
         command.arg(&script);

@@ -33,7 +33,7 @@ pub(crate) async fn a_user_returns_by_form_post<O: Op>(op: &O) {
 }
 
 #[tokio::test]
-async fn requests_are_pushed_where_the_op_requires_it() {
+async fn requests_are_pushed_if_the_op_requires_it() {
     for nonces in [false, true] {
         let settings = json!({ "requirePushedAuthorizationRequests": true, "requireNonce": nonces });
         let Some(world) = world(settings, registration(), |client| client).await else { return };

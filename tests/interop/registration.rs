@@ -115,7 +115,7 @@ async fn a_client_registers_itself_and_signs_users_in() {
 }
 
 #[tokio::test]
-async fn a_client_registers_its_key_and_what_the_provider_is_to_insist_on() {
+async fn a_client_registers_its_key_and_the_requirements_that_the_provider_enforces() {
     let Some(op) = office() else { return };
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let request = request()
@@ -158,7 +158,7 @@ async fn a_registration_is_read_updated_and_deleted_while_its_token_is_replaced(
 }
 
 #[tokio::test]
-async fn what_the_provider_refuses_has_its_name() {
+async fn a_refused_registration_has_a_typed_reason() {
     let Some(op) = office() else { return };
     let stranger = registrar(&op.site).build().unwrap();
     let error = stranger.register(request()).await.unwrap_err();

@@ -102,7 +102,7 @@ async fn the_metadata_is_read() {
 }
 
 #[tokio::test]
-async fn an_op_without_the_deferred_flow_is_told_apart_at_discovery() {
+async fn an_op_without_the_deferred_flow_is_reported_at_discovery() {
     let Some(op) = Provider::start(json!({ "clients": [registration()] })) else { return };
     let error = client_of(&op.site).response_type(ResponseType::DeferredCode).discover().await.unwrap_err();
     let ErrorKind::Configuration(ConfigurationProblem::NotAdvertised { member, value }) = error.kind() else {
@@ -112,7 +112,7 @@ async fn an_op_without_the_deferred_flow_is_told_apart_at_discovery() {
 }
 
 #[tokio::test]
-async fn every_request_gets_by_where_nonces_are_required() {
+async fn every_request_succeeds_if_the_op_requires_nonces() {
     let Some(world) = world(json!({ "requireNonce": true }), registration(), |client| client).await else { return };
     let mut authentication = world.sign_in().await;
     assert!(authentication.is_sender_constrained());

@@ -146,7 +146,7 @@ pub(crate) async fn a_client_under_the_fapi_rules_signs_in(op: &impl Op) {
 }
 
 #[tokio::test]
-async fn an_op_that_requires_signed_requests_gets_them_without_any_setting() {
+async fn requests_are_signed_without_a_setting_if_the_op_requires_it() {
     let settings = json!({ "requireSignedRequestObject": true });
     let key = signing_key(SigningAlgorithm::Es256);
     let Some(world) = signing_world(settings, &key, json!({}), |client| client).await else { return };
@@ -155,7 +155,7 @@ async fn an_op_that_requires_signed_requests_gets_them_without_any_setting() {
 }
 
 #[tokio::test]
-async fn what_a_signed_request_asks_for_is_understood() {
+async fn the_op_reads_the_parameters_of_a_signed_request() {
     let key = signing_key(SigningAlgorithm::Es256);
     let Some(world) = signing_world(json!({}), &key, json!({}), ClientBuilder::require_signed_request_object).await
     else {

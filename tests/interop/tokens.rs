@@ -53,7 +53,7 @@ pub(crate) async fn revoked_tokens_are_refused(op: &impl Op) {
 }
 
 #[tokio::test]
-async fn the_description_of_a_token_names_its_issuer_and_its_key() {
+async fn introspection_returns_the_issuer_and_the_key_of_a_token() {
     let Some(world) = world(json!({}), registration(), |client| client).await else { return };
     let authentication = world.sign_in().await;
     let answer = world.client.introspect(authentication.access_token().unwrap(), TokenTypeHint::AccessToken).await;
@@ -93,7 +93,7 @@ async fn a_refresh_with_a_new_key_binds_the_tokens_to_it() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_was_replaced_is_refused_and_takes_its_successors_along() {
+async fn using_a_replaced_refresh_token_is_refused_and_revokes_its_successors() {
     let Some(world) = world(json!({}), registration(), |client| client).await else { return };
     let mut authentication = world.sign_in().await;
     let keyring = Keyring::new(SealingKey::generate(&SystemRandom).unwrap());

@@ -39,18 +39,18 @@ fn number(name: &str, usual: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_killed_again_and_again_loses_no_outcome_in_sqlite() {
+async fn a_worker_that_is_killed_repeatedly_loses_no_outcome_in_sqlite() {
     trial("SQLite, 1 worker", Setting::plain(StoreOf::sqlite()), 1).run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_workers_that_are_killed_again_and_again_lose_no_outcome_in_postgresql() {
+async fn three_workers_that_are_killed_repeatedly_lose_no_outcome_in_postgresql() {
     let trial = trial("PostgreSQL, 3 workers, a snapshot held open", Setting::plain(StoreOf::postgres()), 3);
     Trial { snapshot: true, ..trial }.run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workers_in_a_storm_lose_no_outcome_that_the_provider_still_has() {
+async fn workers_in_a_storm_of_faults_lose_no_outcome_that_the_provider_still_has() {
     let interval = Duration::from_secs(number("SOAK_INTERVAL", 1));
     let setting = Setting { store: StoreOf::postgres(), https: true, interval };
     let trouble_every = Some(Duration::from_millis(number("SOAK_TROUBLE_MS", 300)));

@@ -23,7 +23,7 @@ const OUTAGE: Duration = Duration::from_secs(8);
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_or_early_while_somebody_else_locks_the_sqlite_file() {
+async fn nothing_is_lost_or_early_while_another_process_locks_the_sqlite_file() {
     outage(StoreOf::sqlite(), |service| {
         let file = rusqlite::Connection::open(service.sqlite_file()).unwrap();
         file.busy_timeout(DEADLINE).unwrap();
@@ -34,7 +34,7 @@ async fn nothing_is_lost_or_early_while_somebody_else_locks_the_sqlite_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_or_early_while_the_wire_to_postgresql_is_cut() {
+async fn nothing_is_lost_or_early_while_postgresql_is_unreachable() {
     let mut url = Url::parse(&database_url()).expect("DATABASE_URL is a URL");
     let server = url.socket_addrs(|| Some(5432)).expect("DATABASE_URL names a host")[0];
     let wire = Wire::to(server).await;
@@ -49,7 +49,7 @@ async fn nothing_is_lost_or_early_while_postgresql_is_shut_down() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_or_early_when_postgresql_has_crashed_and_comes_back() {
+async fn nothing_is_lost_or_early_after_a_crash_of_postgresql() {
     while_postgresql_is_down("immediate").await;
 }
 
@@ -75,7 +75,7 @@ impl Drop for Stopped<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_told_to_stop_leaves_everything_in_order_for_the_next_one() {
+async fn a_worker_that_is_stopped_gracefully_releases_everything_for_the_next_one() {
     let service = Service::start(Setting::plain(StoreOf::sqlite())).await;
     let worker = service.worker();
     let mut processes = Vec::new();

@@ -297,7 +297,7 @@ impl fmt::Display for Verdict {
 }
 
 #[test]
-fn only_a_suspension_during_the_poll_before_explains_a_poll_after_it() {
+fn only_a_suspension_during_the_previous_poll_excuses_an_early_poll() {
     let seconds = Duration::from_secs_f64;
     let interruptions = Interruptions { suspensions: vec![(seconds(32.3), seconds(58.7))], ..Interruptions::default() };
     assert!(interruptions.explain(seconds(47.28), seconds(58.73)));

@@ -28,7 +28,7 @@ struct Ping {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_thousand_pings_half_of_them_forged_bring_each_process_one_poll() {
+async fn fifty_thousand_pings_half_of_them_forged_cause_one_poll_per_process() {
     let _alone = ALONE.lock().await;
     let service = Service::start(|poller| poller.receives_pings()).await;
     for _ in 0..PROCESSES {

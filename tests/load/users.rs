@@ -16,7 +16,7 @@ const USERS: usize = 10_000;
 const MOST_MEMORY: u64 = 300;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_users_who_come_back_at_once_are_all_taken_and_no_code_is_sent_twice() {
+async fn ten_thousand_simultaneous_responses_are_all_accepted_and_no_code_is_sent_twice() {
     let _alone = ALONE.lock().await;
     let service = Arc::new(Service::start(|poller| poller).await);
     let mut returns = Vec::new();

@@ -41,7 +41,7 @@ thread_local! {
 }
 
 #[test]
-fn the_poller_keeps_its_promises_whatever_fails() {
+fn the_poller_keeps_its_invariants_under_random_faults() {
     watch_for_panics();
     let first = setting("SIMULATION_FROM").unwrap_or(1);
     let seeds: Option<u64> = setting("SIMULATION_SEEDS");

@@ -25,7 +25,7 @@ async fn a_wall_clock_set_forward_by_hours_advances_no_poll_and_ends_no_sign_in(
 }
 
 #[tokio::test]
-async fn a_wall_clock_that_is_set_back_by_hours_holds_polls_up_for_a_quarter_of_one_and_ends_no_process() {
+async fn a_wall_clock_set_back_by_hours_delays_polls_by_15_minutes_and_ends_no_sign_in() {
     // Due times are on that clock, so all of them have to be corrected.
     while_waiting(|clock| clock.jump_wall_back(5 * HOUR), 2).await;
 }

@@ -75,7 +75,7 @@ fn files_of(path: &Path) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_forgotten_person_is_in_no_file_of_sqlite() {
+async fn no_data_of_an_erased_sign_in_is_left_in_the_files_of_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deferred.sqlite");
     let store = Arc::new(SqliteStore::open(&path).await.unwrap());
@@ -97,7 +97,7 @@ async fn a_forgotten_person_is_in_no_file_of_sqlite() {
 }
 
 #[tokio::test]
-async fn a_forgotten_person_is_in_no_dump_of_postgres() {
+async fn no_data_of_an_erased_sign_in_is_left_in_a_dump_of_postgres() {
     let schema = Schema::new().await;
     let store = Arc::new(schema.store().await);
     live(&*store).await;

@@ -63,7 +63,7 @@ async fn imported(store: &Arc<impl Store + 'static>, file: &str) -> Result<Impor
 }
 
 #[tokio::test]
-async fn sign_ins_move_from_sqlite_to_postgres_and_back_as_they_are() {
+async fn sign_ins_move_unchanged_from_sqlite_to_postgres_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let old = Arc::new(SqliteStore::open(folder.path().join("old.sqlite")).await.unwrap());
     populate(&*old).await;
@@ -124,7 +124,7 @@ async fn a_dump_of_postgres_restores_every_sign_in() {
 }
 
 #[tokio::test]
-async fn a_file_of_the_schema_before_is_upgraded_while_an_older_release_uses_it() {
+async fn a_file_of_the_previous_schema_is_upgraded_while_an_older_release_uses_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deferred.sqlite");
     let older = Connection::open(&path).unwrap();
@@ -157,7 +157,7 @@ async fn a_file_of_the_schema_before_is_upgraded_while_an_older_release_uses_it(
 }
 
 #[tokio::test]
-async fn tables_of_version_3_are_upgraded_beside_replicas_that_use_them() {
+async fn tables_of_version_3_are_upgraded_while_replicas_use_them() {
     let schema = Schema::new().await;
     schema.execute(&format!("CREATE SCHEMA {}", schema.quoted())).await;
     schema.execute(include_str!("../../src/store/postgres/schema.sql")).await;

@@ -63,7 +63,7 @@ async fn until_a_ping_is_heard(from: &PostgresStore, to: &PostgresStore) {
 }
 
 #[tokio::test]
-async fn a_ping_and_an_outcome_at_one_replica_wake_the_other_one() {
+async fn a_ping_and_an_outcome_at_one_replica_notify_the_other_one() {
     let schema = Schema::new().await;
     let [one, other] = replicas(&schema).await;
     one.insert(waiting(1)).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_ping_and_an_outcome_at_one_replica_wake_the_other_one() {
 }
 
 #[tokio::test]
-async fn a_connection_that_listens_is_made_again() {
+async fn a_lost_listening_connection_is_restored() {
     let schema = Schema::new().await;
     let [one, other] = replicas(&schema).await;
     one.insert(waiting(1)).await.unwrap();

@@ -117,7 +117,7 @@ async fn statements_that_wait_for_a_lock_do_not_pile_up_in_the_server() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_keeps_its_place_until_its_statement_ends_where_nothing_may_be_cancelled() {
+async fn without_cancel_requests_a_dropped_call_holds_its_connection_until_its_statement_ends() {
     let schema = Schema::new().await;
     schema.store().await.insert(waiting(1)).await.unwrap();
     schema.execute("BEGIN; SELECT FROM process FOR UPDATE").await;
@@ -185,7 +185,7 @@ async fn until_it_answers(store: &PostgresStore) -> Duration {
 }
 
 #[tokio::test]
-async fn a_primary_that_vanishes_without_a_word_is_left_for_its_successor_within_15_seconds() {
+async fn the_store_switches_within_15_seconds_if_the_primary_becomes_unreachable() {
     let schema = Schema::new().await;
     schema.store().await.insert(waiting(1)).await.unwrap();
     let proxy = Proxy::before(port_of(&url())).await;
@@ -207,7 +207,7 @@ async fn a_primary_that_vanishes_without_a_word_is_left_for_its_successor_within
 }
 
 #[tokio::test]
-async fn of_several_hosts_the_one_that_takes_writes_is_used_also_when_that_changes() {
+async fn the_host_that_accepts_writes_is_used_after_a_failover_too() {
     let [old, new] = [Server::start(), Server::start()];
     let mut config: Config = old.url.parse().unwrap();
     let admin = async |server: &Server, sql: &str| {
@@ -278,7 +278,7 @@ async fn refuse(code: &'static str) -> Result<PostgresStore, openid_deferred::st
 }
 
 #[tokio::test]
-async fn what_a_server_refuses_for_a_while_is_told_from_what_somebody_has_to_put_right() {
+async fn temporary_refusals_of_a_server_differ_from_those_that_need_an_operator() {
     use StoreProblem::{Unavailable, Unusable};
     for (code, problem, advice) in [
         // Starting up, in recovery, shutting down; stopped by the operator.
@@ -308,7 +308,7 @@ async fn what_a_server_refuses_for_a_while_is_told_from_what_somebody_has_to_put
 }
 
 #[tokio::test]
-async fn a_password_that_is_missing_has_to_be_given() {
+async fn a_missing_password_is_an_error() {
     let rest = url().rsplit_once('@').unwrap().1.to_owned();
     let connected = PostgresStore::connect(&format!("postgres://test@{rest}")).await;
     assert_refused(connected, StoreProblem::Unusable, "password missing");
@@ -339,7 +339,7 @@ async fn a_role_without_a_free_connection_waits_for_one() {
 }
 
 #[tokio::test]
-async fn connections_outlive_a_change_of_the_password_and_new_ones_say_what_is_wrong() {
+async fn open_connections_survive_a_password_change_and_new_ones_report_the_error() {
     let schema = Schema::new().await;
     schema.store().await.insert(waiting(1)).await.unwrap();
     let role = format!("rotated_{}", std::process::id());

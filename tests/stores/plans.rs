@@ -85,7 +85,7 @@ async fn rows_scanned(admin: &tokio_postgres::Client, schema: &str) -> i64 {
 /// A plan is kept until the statistics of a table change, which autovacuum updates about once a minute while a table
 /// grows.
 #[tokio::test]
-async fn a_plan_that_was_made_for_empty_tables_uses_indexes_when_they_have_grown() {
+async fn a_plan_made_for_empty_tables_uses_indexes_when_the_tables_have_grown() {
     let schema = Schema::new().await;
     schema.store().await;
     for table in ["process", "origin", "sealed", "reference"] {

@@ -141,20 +141,20 @@ impl contract::Subject for InDatabase {
 }
 
 #[tokio::test]
-async fn it_keeps_the_contract() {
+async fn the_store_fulfils_its_contract() {
     let database = InDatabase::new(true, &url()).await;
     contract::check(async || database.emptied().await).await;
 }
 
 #[tokio::test]
-async fn it_keeps_the_contract_without_prepared_statements() {
+async fn the_store_fulfils_its_contract_without_prepared_statements() {
     let database = InDatabase::new(false, &url()).await;
     contract::check(async || database.emptied().await).await;
 }
 
 /// A pooler that gives each transaction another server connection and does not support prepared statements.
 #[tokio::test]
-async fn it_keeps_the_contract_behind_pgbouncer() {
+async fn the_store_fulfils_its_contract_behind_pgbouncer() {
     let database = InDatabase::new(false, &url_in("PGBOUNCER_URL")).await;
     contract::check(async || database.emptied().await).await;
 }
@@ -197,7 +197,7 @@ async fn a_broken_connection_string_is_an_error_that_says_where_and_does_not_con
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_may_come_back() {
+async fn an_unreachable_server_is_a_transient_error() {
     let connected = PostgresStore::connect("postgres://test@127.0.0.1:1/test").await;
     assert_refused(connected, StoreProblem::Unavailable, "error connecting to server");
 }
@@ -244,7 +244,7 @@ async fn asynchronous_commit_is_refused() {
 }
 
 #[tokio::test]
-async fn the_tables_are_made_once_however_many_replicas_start() {
+async fn concurrent_replicas_create_the_tables_once() {
     let schema = Schema::new().await;
     let store = schema.builder().connect().await.unwrap();
     assert_refused(store.insert(waiting(1)).await, StoreProblem::Unusable, "run PostgresStore::migrate");
@@ -255,7 +255,7 @@ async fn the_tables_are_made_once_however_many_replicas_start() {
 }
 
 #[tokio::test]
-async fn the_published_sql_can_be_run_apart_and_the_application_needs_no_more_than_its_rows() {
+async fn the_published_sql_can_be_run_separately_and_the_application_needs_only_access_to_rows() {
     let schema = Schema::new().await;
     let (role, quoted) = (format!("application_{}", std::process::id()), schema.quoted());
     schema.execute(&format!("CREATE SCHEMA {quoted}")).await;
@@ -280,7 +280,7 @@ async fn the_published_sql_can_be_run_apart_and_the_application_needs_no_more_th
 
 /// The tables of the first release, with rows that it left.
 #[tokio::test]
-async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
+async fn tables_of_an_older_version_are_upgraded_and_older_releases_fail() {
     let schema = Schema::new().await;
     schema.execute(&format!("CREATE SCHEMA {}", schema.quoted())).await;
     schema.execute(include_str!("schema_1.sql")).await;
@@ -347,7 +347,7 @@ pub async fn until_ended(admin: &Client, application: &str) {
 }
 
 #[tokio::test]
-async fn a_claim_enters_no_index() {
+async fn a_claim_updates_no_index() {
     let schema = Schema::new().await;
     schema.store().await;
     let store = store_of(&schema, &format!("hot_{}", std::process::id())).await;
@@ -370,7 +370,7 @@ async fn entries_read(admin: &Client, schema: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn claims_do_not_walk_over_what_a_long_transaction_keeps_from_being_cleared_away() {
+async fn claims_do_not_scan_dead_rows_kept_by_a_long_transaction() {
     let database = InDatabase::new(true, &url()).await.emptied().await;
     let (schema, application) = (&database.schema, format!("walk_{}", std::process::id()));
     // One connection has the transaction open, and another one queries.
@@ -413,7 +413,7 @@ async fn claims_do_not_walk_over_what_a_long_transaction_keeps_from_being_cleare
 }
 
 #[tokio::test]
-async fn a_replica_claims_at_once_what_another_one_makes_due() {
+async fn a_replica_claims_at_once_the_rows_that_another_one_makes_due() {
     let database = InDatabase::new(true, &url()).await.emptied().await;
     let [one, other] = &database.stores;
     let claim_one = async || {
@@ -476,7 +476,7 @@ async fn a_row_that_becomes_due_in_the_past_is_found_within_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn four_claimers_never_get_the_same_row() {
+async fn concurrent_claims_never_return_the_same_row() {
     let schema = Schema::new().await;
     let store = schema.store().await;
     join_all((0..1000).map(|number| store.insert(waiting(number)))).await.into_iter().for_each(|inserted| {
@@ -502,7 +502,7 @@ async fn four_claimers_never_get_the_same_row() {
 }
 
 #[tokio::test]
-async fn a_claim_passes_over_what_another_one_is_taking_and_does_not_ask_again_at_once() {
+async fn a_claim_skips_rows_locked_by_another_claim_and_is_not_repeated_at_once() {
     let schema = Schema::new().await;
     let store = schema.store().await;
     for number in 1..=2 {
@@ -526,7 +526,7 @@ fn settlement(number: u32, epoch: i64, text: &str) -> Settlement {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_never_sees_an_older_body_than_its_row() {
+async fn a_claim_never_returns_an_older_body_than_its_row() {
     let schema = Schema::new().await;
     let store = Arc::new(schema.store().await);
     let first = with(waiting(1), |first| {
@@ -596,7 +596,7 @@ async fn replicas_that_name_the_same_rows_in_opposite_orders_do_not_deadlock() {
 }
 
 #[tokio::test]
-async fn one_session_is_inserted_once_although_two_replicas_know_it_under_different_keys() {
+async fn one_session_is_inserted_once_by_two_replicas_with_different_keys() {
     let schema = Schema::new().await;
     let store = schema.store().await;
     for number in 0..30 {
@@ -616,7 +616,7 @@ async fn one_session_is_inserted_once_although_two_replicas_know_it_under_differ
 }
 
 #[tokio::test]
-async fn a_call_is_given_up_when_the_database_does_not_answer_and_later_ones_succeed() {
+async fn a_call_times_out_if_the_database_does_not_answer_and_later_ones_succeed() {
     let schema = Schema::new().await;
     schema.store().await.insert(waiting(1)).await.unwrap();
     let store = schema.builder().timeout(Duration::from_secs(4)).pool_size(1).connect().await.unwrap();
@@ -635,7 +635,7 @@ async fn a_call_is_given_up_when_the_database_does_not_answer_and_later_ones_suc
 }
 
 #[tokio::test]
-async fn nothing_that_was_answered_is_lost_when_connections_are_cut() {
+async fn committed_changes_survive_lost_connections() {
     let schema = Schema::new().await;
     schema.store().await;
     let name = format!("cut {}", schema.name);
@@ -682,7 +682,7 @@ async fn nothing_that_was_answered_is_lost_when_connections_are_cut() {
 }
 
 #[tokio::test]
-async fn changes_of_one_replica_are_told_at_once_and_those_of_others_are_looked_for() {
+async fn changes_by_the_same_store_are_notified_at_once_and_others_are_polled_for() {
     let schema = Schema::new().await;
     let store = schema.store().await;
     let changed = store.changed();

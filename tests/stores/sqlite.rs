@@ -60,12 +60,12 @@ impl contract::Subject for InFile {
 }
 
 #[tokio::test]
-async fn it_keeps_the_contract() {
+async fn the_store_fulfils_its_contract() {
     contract::check(InFile::new).await;
 }
 
 #[tokio::test]
-async fn rows_are_there_when_the_file_is_opened_again() {
+async fn rows_persist_when_the_file_is_reopened() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
     store.insert(waiting(1)).await.unwrap();
@@ -76,7 +76,7 @@ async fn rows_are_there_when_the_file_is_opened_again() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_file_and_its_companions_are_for_this_user_alone() {
+async fn only_this_user_can_read_the_database_files() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let (folder, path) = folder();
@@ -97,7 +97,7 @@ fn assert_refused(opened: Result<SqliteStore, StoreError>, why: &str) {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_refused_and_left_alone() {
+async fn a_file_that_is_not_a_database_is_refused_and_not_changed() {
     let (_folder, path) = folder();
     fs::write(&path, "Dear diary, ".repeat(1000)).unwrap();
     assert_refused(SqliteStore::open(&path).await, "not a database");
@@ -105,7 +105,7 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn the_database_of_another_application_is_refused_and_left_alone() {
+async fn the_database_of_another_application_is_refused_and_not_changed() {
     let (_folder, path) = folder();
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE invoice (number)").unwrap();
     let before = fs::read(&path).unwrap();
@@ -114,7 +114,7 @@ async fn the_database_of_another_application_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_file_of_a_newer_release_is_refused_unless_that_has_only_added_something() {
+async fn a_file_of_a_newer_release_is_refused_unless_its_schema_is_compatible() {
     let (_folder, path) = folder();
     SqliteStore::open(&path).await.unwrap().insert(waiting(1)).await.unwrap();
     let file = Connection::open(&path).unwrap();
@@ -131,7 +131,7 @@ async fn a_file_of_a_newer_release_is_refused_unless_that_has_only_added_somethi
 
 /// A file that the first release made, with a row in each of its tables.
 #[tokio::test]
-async fn a_file_of_the_first_release_is_carried_on() {
+async fn a_file_of_the_first_release_is_upgraded() {
     let (_folder, path) = folder();
     let file = Connection::open(&path).unwrap();
     file.execute_batch(include_str!("../../src/store/sqlite/schema.sql")).unwrap();
@@ -163,14 +163,14 @@ async fn a_file_of_the_first_release_is_carried_on() {
 }
 
 #[tokio::test]
-async fn a_folder_and_a_file_in_no_folder_are_refused() {
+async fn a_directory_and_a_file_in_a_missing_directory_are_refused() {
     let (folder, _) = folder();
     assert_refused(SqliteStore::open(folder.path()).await, "not a file");
     assert_refused(SqliteStore::open(folder.path().join("missing/deferred.sqlite")).await, "No such file");
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_an_error_and_no_panic() {
+async fn a_damaged_file_is_an_error_without_a_panic() {
     let (_folder, path) = folder();
     let checkpoint = || Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let store = SqliteStore::open(&path).await.unwrap();
@@ -191,7 +191,7 @@ async fn a_damaged_file_is_an_error_and_no_panic() {
 }
 
 #[tokio::test]
-async fn while_another_process_locks_the_file_calls_fail_for_the_time_being() {
+async fn calls_fail_while_another_process_locks_the_file() {
     let (_folder, path) = folder();
     let store = SqliteStore::builder(&path).busy_timeout(Duration::from_millis(10)).open().await.unwrap();
     store.insert(waiting(1)).await.unwrap();
@@ -205,7 +205,7 @@ async fn while_another_process_locks_the_file_calls_fail_for_the_time_being() {
 }
 
 #[tokio::test]
-async fn a_store_hears_of_what_another_one_changes() {
+async fn a_store_is_notified_of_changes_by_another_store() {
     let (_folder, path) = folder();
     let (first, second) = (SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap());
     let changed = first.changed();
@@ -227,7 +227,7 @@ async fn both_threads_end_with_the_store() {
 }
 
 #[tokio::test]
-async fn several_can_make_the_file_at_once() {
+async fn several_stores_can_create_the_file_at_once() {
     for _ in 0..20 {
         let (_folder, path) = folder();
         let opened = join_all((0..4).map(|_| SqliteStore::open(&path))).await;
@@ -238,7 +238,7 @@ async fn several_can_make_the_file_at_once() {
 }
 
 #[tokio::test]
-async fn many_tasks_at_once_are_all_served() {
+async fn many_concurrent_tasks_are_all_served() {
     let (_folder, path) = folder();
     let store = Arc::new(SqliteStore::open(&path).await.unwrap());
     let tasks = (0..64_u32).map(|task| {

@@ -81,7 +81,7 @@ fn address(server: &Server, host: &str, role: Option<&str>) -> String {
 }
 
 #[tokio::test]
-async fn rows_travel_over_tls_to_the_server_that_is_meant_and_to_no_other() {
+async fn connections_use_tls_and_verify_the_server() {
     let mut server = Server::start();
     let (authority, stranger) = (Authority::new("ours"), Authority::new("a stranger's"));
     let at = |server: &Server, host, connector: SslConnectorBuilder| {
@@ -123,7 +123,7 @@ async fn rows_travel_over_tls_to_the_server_that_is_meant_and_to_no_other() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_signs_in_where_the_server_asks_for_one() {
+async fn a_client_certificate_authenticates_if_the_server_requests_one() {
     let mut server = Server::start();
     let (authority, stranger) = (Authority::new("ours"), Authority::new("a stranger's"));
     authority.certify(&mut server);
@@ -153,7 +153,7 @@ async fn a_client_certificate_signs_in_where_the_server_asks_for_one() {
 }
 
 #[tokio::test]
-async fn the_connection_string_says_what_the_servers_certificate_is_checked_for() {
+async fn sslmode_determines_the_checks_of_the_servers_certificate() {
     let mut server = Server::start();
     let (authority, stranger) = (Authority::new("ours"), Authority::new("a stranger's"));
     authority.certify(&mut server);

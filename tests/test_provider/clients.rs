@@ -129,7 +129,7 @@ async fn a_pushed_request_of_another_client_is_unknown() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_shows_when_it_is_pushed() {
+async fn an_invalid_request_is_refused_when_it_is_pushed() {
     let mut rp = rp(|op| op);
     let cases = [
         ("response_type", "token", "unsupported_response_type", RequestRule::WrongResponseType),
@@ -183,7 +183,7 @@ async fn presented(rp: &Rp, url: &str, form: &[(&str, &str)], files: Option<&Tes
 }
 
 #[tokio::test]
-async fn a_certificate_counts_if_the_authority_vouches_for_it_and_the_name_is_registered() {
+async fn a_certificate_is_accepted_if_the_authority_issued_it_and_its_subject_is_registered() {
     let rp = rp(|op| op.mutual_tls().client(TestClient::tls_client_auth("bank", NAME).redirect_uri(REDIRECT)));
     let url = format!("{}/token", rp.op.issuer());
     let form = [("client_id", "bank"), ("grant_type", DEFERRED), ("deferred_auth_id", "unknown")];
@@ -206,7 +206,7 @@ async fn a_certificate_counts_if_the_authority_vouches_for_it_and_the_name_is_re
 }
 
 #[tokio::test]
-async fn an_alias_is_for_clients_with_certificates_and_they_have_to_use_it() {
+async fn clients_with_certificates_must_use_the_aliases_and_others_must_not() {
     let rp =
         rp(|op| op.mtls_endpoint_aliases().client(TestClient::tls_client_auth("bank", NAME).redirect_uri(REDIRECT)));
     let files = rp.op.client_certificate(NAME);

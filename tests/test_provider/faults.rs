@@ -45,7 +45,7 @@ async fn poll_in_trouble(rp: &mut Rp, id: &str) -> (TransportProblem, bool) {
 }
 
 #[tokio::test]
-async fn a_fault_before_processing_changes_nothing_and_counts_its_requests() {
+async fn a_fault_before_processing_changes_no_state_and_counts_its_requests() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
     rp.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "7").skip(1).times(2));
@@ -63,7 +63,7 @@ async fn a_fault_before_processing_changes_nothing_and_counts_its_requests() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_leaves_the_process_redeemed_and_the_client_free_of_blame() {
+async fn a_lost_answer_redeems_the_process_without_a_violation() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::after_polls(1)));
     let id = rp.started().await;
     rp.op.misbehave(Fault::reset(Endpoint::Poll).after_success());
@@ -75,7 +75,7 @@ async fn a_lost_answer_leaves_the_process_redeemed_and_the_client_free_of_blame(
 }
 
 #[tokio::test]
-async fn in_process_every_kind_of_network_trouble_shows_as_with_a_socket() {
+async fn network_faults_in_process_are_the_same_as_over_a_socket() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
     let document = openid_deferred::error::Document::TokenResponse;
@@ -189,7 +189,7 @@ async fn any_oauth_error_can_come_from_any_endpoint() {
 }
 
 #[tokio::test]
-async fn nonces_can_be_forgotten_under_a_request_and_its_retry() {
+async fn nonces_can_expire_between_a_request_and_its_retry() {
     let mut rp = rp(|op| op.dpop_nonces(openid_deferred::testing::NoncePolicy::Required));
     let code = rp.deferred_code();
     rp.exchange(&code).await;
@@ -239,7 +239,7 @@ async fn id_tokens_can_be_forged_in_every_way() {
 }
 
 #[tokio::test]
-async fn a_poll_before_retry_after_is_noted() {
+async fn a_poll_before_retry_after_is_a_violation() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
     let in_a_minute = httpdate::fmt_http_date(rp.clock.now() + Duration::from_secs(65));
@@ -254,7 +254,7 @@ async fn a_poll_before_retry_after_is_noted() {
 }
 
 #[tokio::test]
-async fn after_an_invalid_request_the_client_must_not_poll_again() {
+async fn a_poll_after_invalid_request_is_a_violation() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
     rp.op.misbehave(Fault::error(Endpoint::Poll, "invalid_request"));
@@ -265,7 +265,7 @@ async fn after_an_invalid_request_the_client_must_not_poll_again() {
 }
 
 #[tokio::test]
-async fn challenges_without_end_do_not_excuse_requests_without_end() {
+async fn endless_challenges_do_not_permit_endless_requests() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
     rp.op.misbehave(Fault::error(Endpoint::Poll, "use_dpop_nonce").always());

@@ -19,7 +19,7 @@ use url::Url;
 use crate::rp::{DEFERRED, Key, REDIRECT, Rp, VERIFIER, provider, request, rp};
 
 #[tokio::test]
-async fn a_client_that_keeps_all_rules_gets_its_tokens_and_leaves_no_violation() {
+async fn a_correct_client_gets_its_tokens_without_a_violation() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::after_polls(2)).interim_claim("email_verified", false));
     let code = rp.deferred_code();
     let (_, exchange) = rp.exchange(&code).await;
@@ -118,7 +118,7 @@ async fn deferred_code_code_can_be_answered_with_an_ordinary_code() {
 }
 
 #[tokio::test]
-async fn each_decision_has_its_answer() {
+async fn each_decision_has_its_error_code() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     type Decide = fn(&TestProcess);
     let cases: [(Decide, &str); 2] = [(TestProcess::deny, "access_denied"), (TestProcess::expire, "expired_token")];
@@ -150,7 +150,7 @@ async fn a_result_that_is_not_collected_in_time_expires() {
 }
 
 #[tokio::test]
-async fn a_long_poll_is_held_until_the_decision() {
+async fn a_long_poll_is_answered_at_the_decision() {
     let clock = TestClock::automatic();
     let hour = Duration::from_secs(3_600);
     let op = provider(&clock).long_polling(2 * hour).decisions(DecisionPolicy::after(hour)).start().unwrap();
@@ -241,7 +241,7 @@ async fn keys_rotate_with_and_without_the_old_ones() {
 }
 
 #[tokio::test]
-async fn metadata_is_served_in_the_form_that_was_chosen_and_in_no_other() {
+async fn metadata_is_served_only_at_the_chosen_location() {
     let urls = [
         "https://op.test/tenant/.well-known/openid-configuration",
         "https://op.test/.well-known/openid-configuration/tenant",
@@ -259,7 +259,7 @@ async fn metadata_is_served_in_the_form_that_was_chosen_and_in_no_other() {
 }
 
 #[tokio::test]
-async fn an_op_that_knows_nothing_of_dpop_issues_bearer_tokens() {
+async fn an_op_without_dpop_issues_bearer_tokens() {
     let mut rp = rp(TestProviderBuilder::without_dpop);
     let id = rp.started().await;
     assert_eq!(rp.poll_in_time(&id).await.1["token_type"], "Bearer");
@@ -292,7 +292,7 @@ async fn several_providers_share_one_network() {
 }
 
 #[test]
-fn a_seed_replays() {
+fn the_same_seed_gives_the_same_behaviour() {
     let code = || rp(|op| op.random(Arc::new(SeededRandom::new(5)))).deferred_code();
     assert_eq!(code(), code());
 }
@@ -312,7 +312,7 @@ async fn users_differ_and_may_decline() {
 }
 
 #[tokio::test]
-async fn only_the_last_requests_are_kept_where_that_is_enough() {
+async fn recorded_requests_can_be_limited_to_the_last_ones() {
     let mut rp = rp(|op| op.keep_requests(2).decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
     for _ in 0..3 {

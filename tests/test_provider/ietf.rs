@@ -116,7 +116,7 @@ async fn an_ietf_provider_does_not_know_the_openid_draft() {
 }
 
 #[tokio::test]
-async fn both_dialects_live_side_by_side_and_their_identifiers_are_not_mixed() {
+async fn both_dialects_can_be_enabled_and_their_identifiers_are_separate() {
     let mut rp = rp(|op| op.both_dialects().allow_dpop_key_reuse().decisions(DecisionPolicy::scripted()));
     let metadata = metadata(&mut rp, "/.well-known/openid-configuration").await;
     assert_eq!(metadata["response_types_supported"], json!(["code", "deferred_code", "deferred_code code"]));
@@ -288,7 +288,7 @@ async fn decisions_are_scripted_as_in_the_openid_draft() {
 }
 
 #[tokio::test]
-async fn a_result_that_is_not_collected_in_time_is_gone() {
+async fn a_result_that_is_not_collected_in_time_expires() {
     let mut rp = ietf(|op| op.expires_in(Duration::from_secs(60)).decisions(DecisionPolicy::scripted()));
     let id = rp.deferred().await;
     rp.op.process(&id).approve();
@@ -298,7 +298,7 @@ async fn a_result_that_is_not_collected_in_time_is_gone() {
 }
 
 #[tokio::test]
-async fn a_decision_before_the_token_request_leaves_nothing_to_wait_for() {
+async fn a_decision_before_the_token_request_is_answered_at_once() {
     for approves in [true, false] {
         let mut rp = ietf(|op| op.decisions(DecisionPolicy::scripted()));
         let code = rp.code(&[]);
@@ -327,7 +327,7 @@ async fn some_servers_repeat_code_and_interval_and_the_lifetime_that_is_left() {
 }
 
 #[tokio::test]
-async fn faults_strike_polls_and_deferring_requests_apart() {
+async fn faults_can_apply_to_polls_or_to_initial_requests_only() {
     let mut rp = ietf(|op| op.decisions(DecisionPolicy::scripted()));
     rp.op.misbehave(Fault::status(Endpoint::Poll, 503));
     rp.op.misbehave(Fault::edit_any_json(Endpoint::Code, |members| {
@@ -379,7 +379,7 @@ async fn a_registered_client_may_be_deferred_if_it_registered_for_it() {
 }
 
 #[tokio::test]
-async fn the_demo_has_its_own_ways() {
+async fn the_demo_deviates_from_the_draft() {
     let mut rp = rp(|op| op.like_the_demo().defers_above(100).allow_dpop_key_reuse());
     let metadata = metadata(&mut rp, "/.well-known/oauth-authorization-server").await;
     assert_eq!((metadata.get("jwks_uri"), metadata.get("authorization_endpoint")), (None, None));
@@ -446,7 +446,7 @@ async fn the_demo_checks_in_its_own_order() {
 }
 
 #[tokio::test]
-async fn the_hint_means_nothing_to_an_exchange_of_the_openid_draft() {
+async fn the_hint_has_no_effect_on_an_exchange_of_the_openid_draft() {
     let mut rp = rp(TestProviderBuilder::both_dialects);
     let back = rp.op.visit(rp.authorization_url(&[("completion_mode", "deferred")]));
     let code = back.parameter("deferred_code").unwrap();
@@ -456,7 +456,7 @@ async fn the_hint_means_nothing_to_an_exchange_of_the_openid_draft() {
 
 /// The default stays the OpenID draft.
 #[tokio::test]
-async fn nothing_of_the_ietf_draft_shows_by_default() {
+async fn the_ietf_draft_is_off_by_default() {
     let mut rp = rp(|op| op);
     let metadata = metadata(&mut rp, "/.well-known/openid-configuration").await;
     for member in ["deferred_token_response_supported", "revocation_endpoint_token_type_values_supported"] {

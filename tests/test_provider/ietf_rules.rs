@@ -39,7 +39,7 @@ async fn a_poll_has_no_parameter_of_the_initial_request() {
 }
 
 #[tokio::test]
-async fn a_client_that_hints_opts_in() {
+async fn a_client_that_sends_the_hint_must_opt_in() {
     for way in ["plain", "pushed", "signed"] {
         let mut rp = ietf(|op| op);
         let code = match way {
@@ -86,7 +86,7 @@ fn signed_code(rp: &mut Rp) -> String {
 }
 
 #[tokio::test]
-async fn the_one_completion_mode_is_deferred() {
+async fn the_only_completion_mode_is_deferred() {
     let mut rp = ietf(|op| op);
     for modes in ["immediate", "deferred immediate", "Deferred", "deferred  deferred"] {
         let mode = ("completion_mode", modes);
@@ -103,7 +103,7 @@ async fn the_one_completion_mode_is_deferred() {
 }
 
 #[tokio::test]
-async fn a_notification_token_is_long_enough_and_fresh_and_can_stand_in_a_header() {
+async fn a_notification_token_is_long_fresh_and_has_only_characters_of_a_header() {
     let mut rp = ietf(|op| op.allow_dpop_key_reuse());
     for (token, rules) in [
         ("0123456789abcdefghijkl", &[] as &[_]),
@@ -161,7 +161,7 @@ async fn a_public_client_opts_in_with_a_proof() {
 }
 
 #[tokio::test]
-async fn a_bound_process_is_polled_by_its_client_with_its_key_which_its_token_is_bound_to() {
+async fn a_bound_process_is_polled_with_its_key_and_its_token_is_bound_to_it() {
     let mut rp = ietf(|op| op);
     let id = rp.deferred().await;
     assert_eq!(rp.op.process(&id).dpop_key(), Some(rp.key.thumbprint()));
@@ -190,7 +190,7 @@ async fn a_bound_process_is_polled_by_its_client_with_its_key_which_its_token_is
 }
 
 #[tokio::test]
-async fn a_poll_of_another_client_is_no_poll() {
+async fn a_poll_of_another_client_is_refused() {
     let mut rp = ietf(|op| op);
     let id = rp.deferred().await;
     rp.authenticate();
@@ -199,7 +199,7 @@ async fn a_poll_of_another_client_is_no_poll() {
 }
 
 #[tokio::test]
-async fn a_code_that_was_never_issued_is_unknown() {
+async fn a_code_that_was_not_issued_is_refused() {
     let mut rp = ietf(|op| op);
     assert_eq!(rp.poll_code("x").await.1["error"], "invalid_grant");
     assert_eq!(broken(&rp), [RequestRule::UnknownDeferralCode]);
@@ -235,7 +235,7 @@ async fn a_certificate_that_binds_is_the_same_at_every_poll() {
 }
 
 #[tokio::test]
-async fn the_pace_of_polls_is_kept() {
+async fn a_poll_before_the_interval_is_a_violation() {
     let minute = Duration::from_secs(60);
     let mut rp = ietf(|op| scripted(op).interval(minute).expires_in(4 * minute).on_ping(|_| 204));
     let id = rp.deferred().await;
@@ -279,7 +279,7 @@ async fn a_revoked_code_is_cancelled_once_and_polls_are_denied() {
 }
 
 #[tokio::test]
-async fn a_success_that_was_not_delivered_is_suppressed_by_a_cancellation() {
+async fn a_cancellation_suppresses_a_success_that_was_not_delivered() {
     let mut rp = ietf(|op| scripted(op).allow_dpop_key_reuse());
     let id = rp.deferred().await;
     rp.op.process(&id).approve();
@@ -295,7 +295,7 @@ async fn a_success_that_was_not_delivered_is_suppressed_by_a_cancellation() {
 }
 
 #[tokio::test]
-async fn a_code_is_revoked_by_its_client_with_its_key_and_a_right_hint() {
+async fn a_code_is_revoked_by_its_client_with_its_key_and_the_correct_hint() {
     let mut rp = ietf(scripted);
     let id = rp.deferred().await;
     let url = format!("{}/revoke", rp.op.issuer());
@@ -321,7 +321,7 @@ async fn a_code_is_revoked_by_its_client_with_its_key_and_a_right_hint() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_revoke_codes_does_nothing() {
+async fn a_server_without_revocation_of_codes_ignores_one() {
     let mut rp = ietf(TestProviderBuilder::without_deferral_code_revocation);
     let id = rp.deferred().await;
     assert_eq!(rp.revoke_code(&id, &[("token_type_hint", CODE_TYPE)]).await.0, 200);
@@ -351,7 +351,7 @@ async fn a_public_client_gets_no_token_for_itself() {
 }
 
 #[tokio::test]
-async fn what_a_token_is_for_is_well_formed() {
+async fn resources_and_audiences_must_be_well_formed() {
     let mut rp = ietf(|op| op);
     rp.authenticate();
     for (name, value, error) in [
@@ -401,7 +401,7 @@ async fn a_token_exchange_has_tokens_with_their_types() {
 }
 
 #[tokio::test]
-async fn a_jwt_that_is_a_grant_is_looked_at_from_every_side() {
+async fn every_claim_of_a_jwt_bearer_assertion_is_checked() {
     let mut rp = ietf(|op| op);
     rp.authenticate();
     let genuine = rp.op.assertion("jane");

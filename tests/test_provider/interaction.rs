@@ -82,7 +82,7 @@ async fn page(rp: &mut Rp, uri: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_policy_by_time_waits_for_the_user_and_then_decides() {
+async fn a_timed_policy_waits_for_the_user_and_then_decides() {
     let hour = Duration::from_secs(3_600);
     let mut rp = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::after(hour)).on_ping(|_| 204));
     let id = rp.deferred().await;
@@ -114,7 +114,7 @@ async fn an_interaction_uri_opens_once_and_only_as_it_was_issued() {
 
 #[test]
 #[should_panic(expected = "error page with status 410")]
-fn a_test_sees_that_an_interaction_uri_was_used_before() {
+fn a_second_use_of_an_interaction_uri_is_visible_to_a_test() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut rp = ietf(TestProviderBuilder::requires_interaction);
     let id = runtime.block_on(rp.deferred());
@@ -218,7 +218,7 @@ async fn a_callback_names_the_code_and_bears_the_token_if_there_is_one() {
 }
 
 #[tokio::test]
-async fn errors_and_cancellations_are_called_back_and_an_expiry_is_not() {
+async fn callbacks_are_sent_for_errors_and_cancellations_and_not_for_an_expiration() {
     let (mut rp, pings) = pinged(|op| op.expires_in(Duration::from_secs(60)));
     let id = rp.deferred().await;
     rp.op.process(&id).deny();

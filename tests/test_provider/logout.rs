@@ -31,7 +31,7 @@ fn url(op: &TestProvider, parameters: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn a_user_is_sent_back_with_the_state_to_a_registered_uri_alone() {
+async fn after_a_logout_the_user_returns_with_the_state_only_to_a_registered_uri() {
     let (mut rp, id_token) = signed_in().await;
     let good = [
         ("id_token_hint", id_token.as_str()),
@@ -95,13 +95,13 @@ async fn a_logout_request_that_is_wrong_ends_on_an_error_page() {
 
 #[tokio::test]
 #[should_panic(expected = "the user sees an error page")]
-async fn an_error_page_is_no_return() {
+async fn an_error_page_does_not_return_the_user() {
     let rp = rp(|op| op);
     rp.op.visit_end_session(url(&rp.op, &[("client_id", "nobody")]));
 }
 
 #[tokio::test]
-async fn a_logout_token_says_which_session_has_ended() {
+async fn a_logout_token_names_the_ended_session() {
     let (mut rp, id_token) = signed_in().await;
     let process = rp.op.last_process();
     let sign_in = rp.verified(&json!(id_token)).await;
@@ -123,7 +123,7 @@ async fn a_logout_token_says_which_session_has_ended() {
 }
 
 #[tokio::test]
-async fn id_tokens_of_clients_that_are_not_told_name_no_session() {
+async fn id_tokens_of_clients_without_backchannel_logout_have_no_sid() {
     let mut rp = rp(|op| op);
     let id = rp.started().await;
     let (_, tokens) = rp.poll_in_time(&id).await;

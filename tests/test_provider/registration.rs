@@ -73,7 +73,7 @@ async fn a_client_is_registered_read_replaced_and_deleted() {
 }
 
 #[tokio::test]
-async fn metadata_that_break_a_rule_are_refused_and_noted() {
+async fn invalid_client_metadata_is_refused_and_recorded_as_a_violation() {
     let rp = rp(|op| op.registration());
     let endpoint = format!("{}/register", rp.op.issuer());
     let private = json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] });
@@ -134,7 +134,7 @@ async fn an_update_must_name_the_client_and_may_not_name_what_the_provider_issue
 }
 
 #[tokio::test]
-async fn an_expired_secret_is_refused_and_noted() {
+async fn an_expired_secret_is_refused_and_recorded_as_a_violation() {
     let rp = rp(|op| op.client_secrets_expire_after(Duration::from_secs(60)));
     let endpoint = format!("{}/register", rp.op.issuer());
     let (_, answer) = call(&rp, Method::POST, &endpoint, None, metadata()).await;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::rp::{DEFERRED, Key, REDIRECT, request, rp};
 
 #[tokio::test]
-async fn an_authorization_request_that_is_wrong_comes_back_as_an_error_with_state_and_iss() {
+async fn an_invalid_authorization_request_returns_an_error_with_state_and_iss() {
     let rp = rp(|op| op);
     let cases = [
         ("response_type", "token", "unsupported_response_type", RequestRule::WrongResponseType),
@@ -39,7 +39,7 @@ fn a_redirect_uri_that_is_not_registered_is_never_redirected_to() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_is_wrong_is_refused_and_leaves_the_code_unspent() {
+async fn an_invalid_exchange_is_refused_and_leaves_the_code_unspent() {
     let mut rp = rp(|op| op);
     let code = rp.deferred_code();
     let other = URL_SAFE_NO_PAD.encode([7; 32]);
@@ -93,7 +93,7 @@ async fn client_authentication_is_exactly_the_registered_one() {
 }
 
 #[tokio::test]
-async fn a_client_assertion_holds_once_and_only_for_this_issuer() {
+async fn a_client_assertion_is_accepted_once_and_only_for_this_issuer() {
     let key = Key::generate();
     let client = TestClient::private_key_jwt("signer", &key.jwk().to_string()).redirect_uri(REDIRECT);
     let mut rp = rp(|op| op.client(client));
@@ -133,7 +133,7 @@ async fn a_client_assertion_holds_once_and_only_for_this_issuer() {
 }
 
 #[tokio::test]
-async fn a_dpop_proof_is_looked_at_from_every_side() {
+async fn every_claim_of_a_dpop_proof_is_checked() {
     let mut rp = rp(|op| op);
     let id = rp.started().await;
     let url = format!("{}/token", rp.op.issuer());
@@ -181,7 +181,7 @@ async fn a_dpop_proof_is_looked_at_from_every_side() {
 }
 
 #[tokio::test]
-async fn a_proof_by_a_wrong_clock_is_refused_without_blame_and_the_date_tells_the_time() {
+async fn a_proof_with_a_wrong_time_is_refused_without_a_violation_and_the_date_header_has_the_time() {
     let mut rp = rp(|op| op.clock_offset(3_600));
     let code = rp.deferred_code();
     let (status, answer) = rp.exchange(&code).await;
@@ -192,7 +192,7 @@ async fn a_proof_by_a_wrong_clock_is_refused_without_blame_and_the_date_tells_th
 }
 
 #[tokio::test]
-async fn nonces_are_asked_for_and_kept_apart_by_role() {
+async fn nonces_are_required_and_separate_for_each_role() {
     let mut rp = rp(|op| op.dpop_nonces(NoncePolicy::Required));
     let code = rp.deferred_code();
     let (status, challenge) = rp.exchange(&code).await;
@@ -215,7 +215,7 @@ async fn nonces_are_asked_for_and_kept_apart_by_role() {
 }
 
 #[tokio::test]
-async fn each_poll_may_be_repeated_after_a_challenge_whatever_the_polls_before_brought() {
+async fn each_poll_may_be_repeated_after_a_nonce_challenge() {
     let mut rp = rp(|op| op.dpop_nonces(NoncePolicy::Required).decisions(DecisionPolicy::scripted()));
     let code = rp.deferred_code();
     rp.exchange(&code).await;
@@ -236,7 +236,7 @@ async fn each_poll_may_be_repeated_after_a_challenge_whatever_the_polls_before_b
 }
 
 #[tokio::test]
-async fn a_nonce_that_rotates_with_every_response_is_good_for_one_request() {
+async fn a_nonce_that_rotates_with_every_response_is_valid_for_one_request() {
     let mut rp = rp(|op| op.dpop_nonces(NoncePolicy::RotateEveryRequest).decisions(DecisionPolicy::scripted()));
     let code = rp.deferred_code();
     rp.exchange(&code).await;
@@ -250,7 +250,7 @@ async fn a_nonce_that_rotates_with_every_response_is_good_for_one_request() {
 }
 
 #[tokio::test]
-async fn a_poll_before_its_time_is_noted_and_slows_the_client_down_for_good() {
+async fn a_poll_before_its_time_is_a_violation_and_lengthens_the_interval() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
     rp.clock.advance(Duration::from_millis(4_999));
@@ -265,7 +265,7 @@ async fn a_poll_before_its_time_is_noted_and_slows_the_client_down_for_good() {
 }
 
 #[tokio::test]
-async fn one_poll_after_a_ping_and_one_just_before_the_end_may_come_early() {
+async fn one_poll_after_a_ping_and_one_before_the_end_may_be_early() {
     let minute = Duration::from_secs(60);
     let mut rp =
         rp(|op| op.decisions(DecisionPolicy::scripted()).interval(minute).expires_in(2 * minute).on_ping(|_| 204));
@@ -309,7 +309,7 @@ async fn a_token_request_is_a_post_with_a_form_and_nothing_in_the_url() {
 }
 
 #[tokio::test]
-async fn a_grant_of_another_client_is_no_grant() {
+async fn a_grant_of_another_client_is_refused_by_the_provider() {
     let mut rp = rp(|op| op);
     let (code, id) = (rp.deferred_code(), rp.started().await);
     rp.basic = Some(("server", "s3cret: %+"));
@@ -335,7 +335,7 @@ async fn dpop_can_be_required_and_a_key_is_for_one_process() {
 }
 
 #[tokio::test]
-async fn the_key_of_the_exchange_is_the_one_of_dpop_jkt() {
+async fn the_exchange_must_use_the_key_of_dpop_jkt() {
     let mut rp = rp(|op| op);
     let code = rp.deferred_code();
     rp.key = Key::generate();
@@ -344,7 +344,7 @@ async fn the_key_of_the_exchange_is_the_one_of_dpop_jkt() {
 }
 
 #[tokio::test]
-async fn two_polls_at_the_same_time_are_noted() {
+async fn concurrent_polls_are_a_violation() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
     rp.op.misbehave(Fault::stall(Endpoint::Poll));

@@ -56,7 +56,7 @@ async fn status(rp: &mut Rp, url: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_request_object_by_the_clients_key_is_taken() {
+async fn a_request_object_by_the_clients_key_is_accepted() {
     let rp = signer();
     let object = rp.key.sign(&header(), &claims(&rp, "1"));
     let back = rp.op.visit(url(&rp, &object));
@@ -70,7 +70,7 @@ async fn a_request_object_by_the_clients_key_is_taken() {
 }
 
 #[tokio::test]
-async fn a_request_object_that_does_not_hold_is_refused_and_noted() {
+async fn an_invalid_request_object_is_refused_and_recorded_as_a_violation() {
     let mut rp = signer();
     let now = rp.now();
     let cases = [
@@ -125,7 +125,7 @@ async fn an_expired_request_object_is_refused_without_a_violation() {
 }
 
 #[tokio::test]
-async fn a_request_object_that_comes_again_or_with_company_is_noted() {
+async fn a_repeated_request_object_or_one_with_other_parameters_is_a_violation() {
     let mut rp = signer();
     let object = rp.key.sign(&header(), &claims(&rp, "1"));
     let beside = format!("{}&scope=openid", url(&rp, &object));
@@ -137,7 +137,7 @@ async fn a_request_object_that_comes_again_or_with_company_is_noted() {
 }
 
 #[tokio::test]
-async fn an_unsigned_request_of_a_client_that_has_to_sign_comes_back_as_an_error() {
+async fn an_unsigned_request_of_a_client_that_must_sign_is_refused() {
     let rp = signer();
     let back = rp.op.visit(rp.authorization_url(&LOCAL));
     assert_eq!(back.parameter("error"), Some("invalid_request"));
@@ -145,7 +145,7 @@ async fn an_unsigned_request_of_a_client_that_has_to_sign_comes_back_as_an_error
 }
 
 #[tokio::test]
-async fn a_pushed_request_object_is_judged_when_it_is_pushed() {
+async fn a_pushed_request_object_is_checked_when_it_is_pushed() {
     let mut rp = signer();
     // `post` is the client that does not sign.
     let push = async |rp: &mut Rp, object: &str| {
@@ -171,7 +171,7 @@ async fn a_pushed_request_object_is_judged_when_it_is_pushed() {
 }
 
 #[tokio::test]
-async fn a_response_is_a_jwt_by_the_published_key_where_it_was_asked_for() {
+async fn a_requested_response_jwt_is_signed_by_the_published_key() {
     let mut rp = rp(|op| op);
     for mode in ["query.jwt", "form_post.jwt", "jwt"] {
         let back = rp.op.visit(rp.authorization_url(&[("response_mode", mode)]));
@@ -194,7 +194,7 @@ async fn a_response_is_a_jwt_by_the_published_key_where_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn under_the_fapi_profile_nothing_is_listed_that_it_forbids() {
+async fn under_the_fapi_profile_the_metadata_lists_only_what_it_permits() {
     let mut rp = rp(|op| op.fapi2());
     let url = format!("{}/.well-known/openid-configuration", rp.op.issuer());
     let metadata = rp.send(Method::GET, &url, &[], String::new()).await;

@@ -40,7 +40,7 @@ async fn an_authorization_request_needs_state_and_nonce() {
 }
 
 #[tokio::test]
-async fn a_pushed_request_needs_state_and_nonce_too() {
+async fn a_pushed_request_needs_state_and_nonce() {
     let mut rp = rp(|op| op);
     let url = format!("{}/par", rp.op.issuer());
     let request = url::Url::parse(&rp.authorization_url(&[("state", "")])).unwrap();
@@ -52,7 +52,7 @@ async fn a_pushed_request_needs_state_and_nonce_too() {
 }
 
 #[tokio::test]
-async fn an_authorization_request_has_no_values_that_contradict_the_specifications() {
+async fn invalid_values_in_an_authorization_request_are_violations() {
     let rp = rp(|op| op);
     for (name, value, error, rule) in [
         ("prompt", "none login", "invalid_request", RequestRule::InvalidParameter),
@@ -71,7 +71,7 @@ async fn an_authorization_request_has_no_values_that_contradict_the_specificatio
 }
 
 #[tokio::test]
-async fn a_proof_that_does_not_hold_is_noticed_at_every_endpoint_that_clients_call() {
+async fn an_invalid_proof_is_a_violation_at_every_endpoint() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     rp.basic = Some(("server", "s3cret: %+"));
     let id = rp.started().await;
@@ -93,7 +93,7 @@ async fn a_proof_that_does_not_hold_is_noticed_at_every_endpoint_that_clients_ca
 }
 
 #[tokio::test]
-async fn a_token_is_revoked_with_a_proof_by_its_own_key_or_with_none() {
+async fn a_revocation_has_a_proof_by_the_tokens_key_or_none() {
     let mut rp = rp(|op| op);
     let tokens = tokens(&mut rp).await;
     let url = format!("{}/revoke", rp.op.issuer());
@@ -110,7 +110,7 @@ async fn a_token_is_revoked_with_a_proof_by_its_own_key_or_with_none() {
 }
 
 #[tokio::test]
-async fn a_hint_about_a_token_is_right() {
+async fn a_wrong_token_type_hint_is_a_violation() {
     let mut rp = rp(|op| op);
     rp.basic = Some(("server", "s3cret: %+"));
     let tokens = tokens(&mut rp).await;
@@ -136,7 +136,7 @@ async fn introspection_needs_authentication() {
 }
 
 #[tokio::test]
-async fn an_access_token_comes_once_by_one_way_and_a_bearer_token_without_a_proof() {
+async fn an_access_token_is_sent_once_and_a_bearer_token_without_a_proof() {
     let mut rp = rp(|op| op);
     let tokens = tokens(&mut rp).await;
     let bound = tokens["access_token"].as_str().unwrap().to_owned();
@@ -197,7 +197,7 @@ async fn a_client_sends_one_authorization_header_and_an_assertion_with_its_type(
 }
 
 #[tokio::test]
-async fn a_body_that_only_a_lenient_parser_reads_is_no_form() {
+async fn a_body_that_only_a_lenient_parser_reads_is_refused() {
     let mut rp = rp(|op| op);
     let url = format!("{}/token", rp.op.issuer());
     for body in ["grant_type=a b&client_id=app", "grant_type=%zz&client_id=app", "grant_type=ü&client_id=app", "a=%2"]
@@ -232,7 +232,7 @@ async fn every_refusal_of_a_method_names_those_that_are_allowed() {
 }
 
 #[tokio::test]
-async fn what_is_said_to_be_json_is_said_so_exactly() {
+async fn the_media_type_of_json_must_be_exact() {
     let rp = rp(|op| op.cancellation_in_json().registration());
     let issuer = rp.op.issuer().to_owned();
     for path in ["/cancel", "/register"] {
@@ -250,7 +250,7 @@ async fn what_is_said_to_be_json_is_said_so_exactly() {
 }
 
 #[tokio::test]
-async fn credentials_go_nowhere_where_none_are_asked_for() {
+async fn credentials_at_an_endpoint_without_authentication_are_a_violation() {
     let mut rp = rp(|op| op);
     let issuer = rp.op.issuer().to_owned();
     for path in ["/.well-known/openid-configuration", "/jwks"] {
@@ -274,7 +274,7 @@ async fn a_refresh_asks_for_no_more_than_was_granted() {
 }
 
 #[tokio::test]
-async fn a_notification_token_can_stand_in_a_header() {
+async fn a_notification_token_has_only_characters_of_a_header() {
     let mut rp = rp(|op| op);
     let code = rp.deferred_code();
     let form = [
@@ -301,7 +301,7 @@ async fn asserted(rp: &mut Rp, assertion: &str) -> (String, Vec<RequestRule>) {
 }
 
 #[tokio::test]
-async fn a_client_assertion_is_by_the_registered_key_in_the_way_that_it_was_registered_for() {
+async fn a_client_assertion_uses_the_registered_key_and_method() {
     let key = Key::generate();
     let registered = |changes: Value| {
         let mut jwk = key.jwk();

@@ -61,7 +61,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_page_follows_the_reviewer_without_a_reload() {
+async fn a_page_shows_the_reviewers_progress_without_a_reload() {
     let mut world = World::new(Mode::Polls).await;
     let user = world.user().await;
     world.book(&user, "Puffin", "Jane Doe").await;
@@ -105,7 +105,7 @@ async fn a_page_follows_the_reviewer_without_a_reload() {
 }
 
 #[tokio::test]
-async fn with_pings_a_refusal_arrives_long_before_the_next_poll() {
+async fn with_pings_a_denial_arrives_long_before_the_next_poll() {
     let mut world = World::new(Mode::Pings).await;
     let user = world.user().await;
     world.book(&user, "Marlin", "Jane Doe").await;
@@ -128,7 +128,7 @@ async fn with_pings_an_approval_arrives_long_before_the_next_poll() {
 }
 
 #[tokio::test]
-async fn a_page_outlives_the_application_that_served_it() {
+async fn a_page_reconnects_after_a_restart_of_the_application() {
     let mut world = World::new(Mode::Polls).await;
     let user = world.user().await;
     world.begin(&user, "Otter").await;
@@ -173,7 +173,7 @@ async fn each_browser_sees_only_its_own_bookings() {
 }
 
 #[tokio::test]
-async fn several_tabs_wait_for_several_decisions() {
+async fn each_tab_waits_for_its_own_decision() {
     let mut world = World::new(Mode::Polls).await;
     let user = world.user().await;
     // The user is at the OP in both tabs before coming back in either.
@@ -196,7 +196,7 @@ async fn several_tabs_wait_for_several_decisions() {
 }
 
 #[tokio::test]
-async fn a_user_whom_the_provider_needs_once_more_continues_at_its_link() {
+async fn a_user_whose_interaction_is_required_continues_at_the_interaction_uri() {
     let mut world = World::new(Mode::Ietf).await;
     let user = world.user().await;
     world.begin(&user, "Otter").await;
@@ -228,7 +228,7 @@ async fn a_user_whom_the_provider_needs_once_more_continues_at_its_link() {
 }
 
 #[tokio::test]
-async fn a_user_calls_it_off() {
+async fn a_user_cancels_a_check() {
     let mut world = World::new(Mode::Polls).await;
     let user = world.user().await;
     world.book(&user, "Otter", "Jane Doe").await;
@@ -239,7 +239,7 @@ async fn a_user_calls_it_off() {
 }
 
 #[tokio::test]
-async fn cookies_are_for_this_host_alone_and_out_of_reach_for_scripts() {
+async fn cookies_are_host_only_and_http_only() {
     let world = World::new(Mode::Polls).await;
     let user = world.user().await;
     world.begin(&user, "Puffin").await;

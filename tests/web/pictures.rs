@@ -9,7 +9,7 @@ use super::service::Mode;
 const WIDTH: u32 = 820;
 
 #[tokio::test]
-async fn pages_fit_a_telephone_and_a_desk() {
+async fn pages_fit_the_screens_of_phones_and_desktops() {
     let world = World::new(Mode::Polls).await;
     let (user, reviewer) = (world.user().await, &world.reviewer);
     let folder = std::env::var_os("WEB_SCREENSHOTS").map(PathBuf::from);

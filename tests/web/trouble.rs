@@ -6,7 +6,7 @@ use super::World;
 use super::service::{Mode, http_client};
 
 #[tokio::test]
-async fn a_return_that_is_opened_in_another_browser_is_refused_and_costs_nothing() {
+async fn a_response_opened_in_another_browser_is_refused_and_uses_nothing_up() {
     let world = World::new(Mode::Polls).await;
     let (user, other) = (world.user().await, world.user().await);
     world.begin(&user, "Puffin").await;
@@ -46,7 +46,7 @@ async fn a_user_who_declines_at_the_op_is_told_that_nothing_was_sent() {
 }
 
 #[tokio::test]
-async fn a_passport_is_a_picture_and_nothing_else() {
+async fn only_pictures_are_accepted_as_passports() {
     let world = World::new(Mode::Polls).await;
     let user = world.user().await;
     let folder = tempfile::tempdir().expect("there is room for a folder");
@@ -73,7 +73,7 @@ async fn a_passport_is_a_picture_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn each_way_to_fail_has_a_page_that_says_what_to_do() {
+async fn each_failure_has_a_page_with_advice() {
     let world = World::new(Mode::Polls).await;
     let user = world.user().await;
     let ways = [
@@ -93,7 +93,7 @@ async fn each_way_to_fail_has_a_page_that_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn forms_of_other_sites_are_refused() {
+async fn cross_site_forms_are_refused() {
     let world = World::new(Mode::Polls).await;
     let (client, app, op) = (http_client(), &world.services.app_url, &world.services.op_url);
     for url in [format!("{app}/book"), format!("{app}/sign-out"), format!("{op}/desk/0"), format!("{op}/authorize")] {

@@ -35,7 +35,7 @@ fn every_file_has_a_row_and_every_row_has_a_file() {
 }
 
 #[test]
-fn there_are_at_least_150_files_and_20_of_each_kind() {
+fn the_corpus_has_at_least_150_files_and_20_of_each_kind() {
     let rows = table::rows();
     assert!(rows.len() >= 150, "{}", rows.len());
     for kind in Kind::ALL {
@@ -45,7 +45,7 @@ fn there_are_at_least_150_files_and_20_of_each_kind() {
 }
 
 #[test]
-fn every_row_says_where_the_shape_was_seen_and_why_it_comes_to_that() {
+fn every_row_names_its_source_and_the_reason_for_its_result() {
     for row in table::rows() {
         assert_eq!(row.seen_at.is_none(), row.source == Source::Variation, "{}", row.file);
         assert!(row.why.ends_with('.'), "{}: `why` is a sentence", row.file);
@@ -54,7 +54,7 @@ fn every_row_says_where_the_shape_was_seen_and_why_it_comes_to_that() {
 
 /// The names of real hosts belong to others. RFC 2606 §2 reserves `.example` for this use.
 #[test]
-fn every_host_is_made_up() {
+fn every_host_is_fictitious() {
     for file in table::files() {
         let text = table::read(&file);
         for (position, _) in text.match_indices("://") {
@@ -78,46 +78,46 @@ async fn run(kind: Kind, came_to: impl AsyncFn(&Row) -> Vec<String>) {
 }
 
 #[tokio::test]
-async fn discovery_documents_come_to_what_the_table_says() {
+async fn discovery_documents_have_the_results_of_the_table() {
     run(Kind::Discovery, kinds::discovery).await;
 }
 
 #[tokio::test]
-async fn key_sets_come_to_what_the_table_says() {
+async fn key_sets_have_the_results_of_the_table() {
     run(Kind::Keys, kinds::keys).await;
 }
 
 #[tokio::test]
-async fn answers_to_pushed_requests_come_to_what_the_table_says() {
+async fn answers_to_pushed_requests_have_the_results_of_the_table() {
     run(Kind::Pushed, kinds::pushed).await;
 }
 
 #[tokio::test]
-async fn authorization_responses_come_to_what_the_table_says() {
+async fn authorization_responses_have_the_results_of_the_table() {
     run(Kind::Callback, kinds::callback).await;
 }
 
 #[tokio::test]
-async fn answers_to_exchanges_come_to_what_the_table_says() {
+async fn answers_to_exchanges_have_the_results_of_the_table() {
     run(Kind::Exchange, kinds::exchange).await;
 }
 
 #[tokio::test]
-async fn answers_to_polls_come_to_what_the_table_says() {
+async fn answers_to_polls_have_the_results_of_the_table() {
     run(Kind::Poll, kinds::poll).await;
 }
 
 #[tokio::test]
-async fn answers_to_refreshes_come_to_what_the_table_says() {
+async fn answers_to_refreshes_have_the_results_of_the_table() {
     run(Kind::Refresh, kinds::refresh).await;
 }
 
 #[tokio::test]
-async fn claims_of_id_tokens_come_to_what_the_table_says() {
+async fn claims_of_id_tokens_have_the_results_of_the_table() {
     run(Kind::Claims, kinds::claims).await;
 }
 
 #[tokio::test]
-async fn userinfo_responses_come_to_what_the_table_says() {
+async fn userinfo_responses_have_the_results_of_the_table() {
     run(Kind::UserInfo, kinds::userinfo).await;
 }

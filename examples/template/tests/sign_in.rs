@@ -60,7 +60,7 @@ async fn a_sign_in_survives_a_restart_of_the_application() {
 }
 
 #[tokio::test]
-async fn a_refusal_signs_nobody_in_and_another_browser_sees_nothing() {
+async fn a_denial_signs_no_user_in_and_is_not_visible_to_another_browser() {
     for (place, _folder) in support::places().await {
         let world = World::start(place).await;
         let mut user = world.browser();
@@ -77,7 +77,7 @@ async fn a_refusal_signs_nobody_in_and_another_browser_sees_nothing() {
 }
 
 #[tokio::test]
-async fn pages_are_protected_and_health_is_stated() {
+async fn pages_are_protected_and_the_health_check_answers() {
     for (place, _folder) in support::places().await {
         let world = World::start(place).await;
         let mut user = world.browser();

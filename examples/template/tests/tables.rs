@@ -33,7 +33,7 @@ async fn an_outcome_that_is_delivered_twice_signs_in_once() {
 }
 
 #[tokio::test]
-async fn a_late_success_replaces_a_failure_and_nothing_replaces_a_refusal() {
+async fn a_late_success_replaces_a_failure_and_never_a_denial() {
     for (place, _folder) in support::places().await {
         let tables = Tables::create(Database::open(&place).await.unwrap()).await.unwrap();
         let approved = Ending::Approved(jane("Jane Doe"));
@@ -51,7 +51,7 @@ async fn a_late_success_replaces_a_failure_and_nothing_replaces_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_transaction_happens_as_a_whole_or_not_at_all() {
+async fn a_transaction_is_atomic() {
     for (place, _folder) in support::places().await {
         let database = Database::open(&place).await.unwrap();
         let tables = Tables::create(database.clone()).await.unwrap();

@@ -79,7 +79,7 @@ mod tests {
     use crate::error::ErrorResponse;
 
     #[test]
-    fn an_op_in_trouble_has_not_refused() {
+    fn a_server_error_is_not_a_refusal() {
         let refusal = |code| AuthenticationRefusal::of(&Error::new(ErrorResponse::new(code, None, Some(400))));
         assert_eq!(refusal("access_denied"), Some(AuthenticationRefusal::Denied));
         assert_eq!(refusal("server_error"), None);

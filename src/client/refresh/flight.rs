@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_an_answer_that_replaces_the_refresh_token_is_remembered_and_for_a_minute_only() {
+    async fn only_an_answer_that_replaces_the_refresh_token_is_cached_and_for_a_minute() {
         let (flights, clock) = (Flights::default(), Stopped::default());
         join(&flights, &clock, "kept", Ok(answer("kept"))).await;
         join(&flights, &clock, "failed", Err(TransportProblem::Timeout.into())).await;
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_than_a_thousand_answers_are_remembered_and_the_oldest_goes_first() {
+    async fn at_most_a_thousand_answers_are_cached_and_the_oldest_is_evicted() {
         let (flights, clock) = (Flights::default(), Stopped::default());
         for number in 0..=LANDED_LIMIT {
             clock.0.store(number as u64 / 100, Ordering::Relaxed);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_answers_that_are_remembered_have_eight_megabytes_together() {
+    async fn cached_answers_have_at_most_eight_megabytes_together() {
         let (flights, clock) = (Flights::default(), Stopped::default());
         for number in 0..20 {
             clock.0.store(number, Ordering::Relaxed);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_to_callers_that_were_dropped_count_too() {
+    async fn answers_to_dropped_callers_count_towards_the_limits() {
         let (flights, clock) = (Flights::default(), Stopped::default());
         for number in 0..20 {
             clock.0.store(number, Ordering::Relaxed);

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strongest_method_that_the_op_lists_is_taken() {
+    fn the_strongest_listed_method_is_chosen() {
         let all = ["client_secret_post", "client_secret_basic", "client_secret_jwt", "private_key_jwt", "none"];
         let given = with_key();
         assert_eq!(best(&given, &all, &[]).unwrap(), "private_key_jwt");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_too_short_for_an_hmac_is_used_otherwise() {
+    fn a_secret_too_short_for_an_hmac_is_used_with_another_method() {
         let methods = ["client_secret_jwt", "client_secret_basic"];
         assert_eq!(best(&secret("short"), &methods, &[]).unwrap(), "client_secret_basic");
         assert_eq!(best(&secret(LONG), &methods, &["HS512"]).unwrap(), "client_secret_basic");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_fits_the_problem_names_what_was_possible() {
+    fn the_error_for_no_usable_method_names_the_possible_ones() {
         let problem = best(&secret("short"), &["private_key_jwt"], &[]).unwrap_err();
         assert!(problem.contains("`client_secret_basic` or `client_secret_post`"), "{problem}");
         let problem = best(&secret(LONG), &["client_secret_jwt"], &["RS256"]).unwrap_err();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hmac_is_the_first_one_that_the_op_lists_and_the_secret_is_long_enough_for() {
+    fn the_first_listed_hmac_with_a_long_enough_secret_is_used() {
         let algorithm = |secret: &str, algorithms: &[&str]| {
             let settled = settled(ClientAuthentication::client_secret_jwt(secret), &["client_secret_jwt"], algorithms);
             match settled.unwrap().0 {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_no_hmac_takes_shows_without_metadata() {
+    fn a_secret_too_short_for_every_hmac_is_refused_without_metadata() {
         assert_eq!(ClientAuthentication::client_secret_jwt("short").check(), Err(TOO_SHORT));
         assert!(ClientAuthentication::client_secret_jwt(LONG).check().is_ok());
         assert!(ClientAuthentication::client_secret_jwt_with(LONG, SigningAlgorithm::Hs384).check().is_err());

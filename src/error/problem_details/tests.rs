@@ -113,7 +113,7 @@ fn problem_details_repeat_nothing_of_the_error_and_need_no_escaping() {
 }
 
 #[test]
-fn only_passing_problems_say_when_to_try_again_and_within_bounds() {
+fn only_transient_problems_have_retry_after_and_within_bounds() {
     let after = |seconds| Error::new(ErrorKind::Busy).with_retry_after(Some(Duration::from_millis(seconds)));
     let shown = |error: Error| error.problem().to_response().headers().get(RETRY_AFTER).cloned();
     assert_eq!(shown(Error::new(ErrorKind::Busy)).unwrap(), "5");

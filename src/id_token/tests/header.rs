@@ -8,7 +8,7 @@ fn a_good_token_is_accepted() {
 }
 
 #[test]
-fn what_is_not_a_token_is_malformed() {
+fn malformed_tokens_are_refused() {
     let case = Case::good();
     for text in ["", "abc", "a.b.c", "..", "e30.e30.", "ey.ey.ey"] {
         assert_eq!(case.verify_token(text).unwrap_err().rule(), Rule::IdTokenMalformed, "{text:?}");
@@ -29,7 +29,7 @@ fn a_header_without_alg_is_malformed() {
 }
 
 #[test]
-fn alg_none_is_refused_in_every_spelling_even_where_nothing_is_signed() {
+fn alg_none_is_refused_in_every_spelling_even_without_a_signature() {
     for name in ["none", "None", "NONE", "nOnE", ""] {
         let case = Case::with_header(json!({"alg": name}));
         case.breaks(Rule::IdTokenAlgorithm);

@@ -47,7 +47,7 @@ fn the_jti_of_the_interim_token_is_refused_in_the_final_one() {
 }
 
 #[test]
-fn a_token_that_was_encrypted_is_recognised_as_it_came_and_decrypted() {
+fn an_encrypted_token_is_recognised_encrypted_and_decrypted() {
     let interim = Case::with("jti", "one");
     let token = interim.token();
     let mut seen = InterimFingerprint::new("eyJ.a.b.c.tag");
@@ -70,7 +70,7 @@ fn without_a_fingerprint_the_claims_of_a_verified_interim_token_are_recognised()
 }
 
 #[test]
-fn it_is_stored_without_the_token_and_without_its_jti() {
+fn a_fingerprint_contains_neither_the_token_nor_its_jti() {
     let seen = InterimFingerprint::new(&Case::with("jti", "a-jti-to-look-for").token());
     let stored = serde_json::to_string(&seen).unwrap();
     assert!(stored.len() < 150 && !stored.contains("a-jti-to-look-for"), "{stored}");
@@ -78,7 +78,7 @@ fn it_is_stored_without_the_token_and_without_its_jti() {
 }
 
 #[test]
-fn what_is_no_token_has_a_fingerprint_too() {
+fn a_malformed_token_has_a_fingerprint() {
     for text in ["", ".", "junk", "a.b.c", "e30.e30.e30"] {
         assert!(InterimFingerprint::new(text).is_of(text), "{text}");
         assert!(!InterimFingerprint::new(text).is_of("something.else"), "{text}");

@@ -49,7 +49,7 @@ fn the_standard_claims_are_typed() {
 }
 
 #[test]
-fn all_other_claims_are_there_as_json_and_as_a_type_of_the_application() {
+fn other_claims_are_available_as_json_and_as_a_type_of_the_application() {
     #[derive(serde::Deserialize)]
     struct Own {
         custom: Custom,
@@ -83,14 +83,14 @@ fn debug_output_has_no_personal_data_and_no_token() {
 }
 
 #[test]
-fn the_raw_token_of_a_final_one_is_there_for_a_hint() {
+fn the_raw_final_token_is_available_as_a_hint() {
     let case = Case::good();
     let raw = case.token();
     assert_eq!(case.verify_token(&raw).unwrap().token().expose(), raw);
 }
 
 #[test]
-fn a_verified_token_comes_back_from_storage_without_being_verified_again() {
+fn a_verified_token_is_restored_without_another_verification() {
     let token = rich().verify().unwrap();
     let stored = serde_json::to_vec(&token.to_stored()).unwrap();
     let back = IdToken::from_stored(&serde_json::from_slice(&stored).unwrap()).unwrap();
@@ -101,7 +101,7 @@ fn a_verified_token_comes_back_from_storage_without_being_verified_again() {
 }
 
 #[test]
-fn what_cannot_have_been_stored_does_not_come_back() {
+fn an_impossible_stored_value_is_refused() {
     let mut stored = serde_json::to_value(Case::good().verify().unwrap().to_stored()).unwrap();
     for token in ["", "a.b.c", "e30.e30.e30"] {
         stored["token"] = token.into();
@@ -110,7 +110,7 @@ fn what_cannot_have_been_stored_does_not_come_back() {
 }
 
 #[test]
-fn each_of_the_four_states_comes_back_from_storage() {
+fn each_of_the_four_states_is_restored() {
     let round = |state: &InterimState| {
         let stored = serde_json::to_vec(&state.to_stored()).unwrap();
         InterimState::from_stored(serde_json::from_slice(&stored).unwrap())
@@ -135,7 +135,7 @@ fn a_rule_of_a_newer_version_still_counts_as_rejected() {
 }
 
 #[test]
-fn the_raw_token_of_an_interim_one_is_not_stored() {
+fn the_raw_interim_token_is_not_stored() {
     let case = Case::good();
     let state = InterimState::Verified(case.verify_interim().unwrap());
     let stored = serde_json::to_string(&state.to_stored()).unwrap();

@@ -45,7 +45,7 @@ fn a_token_whose_header_claims_another_algorithm_is_refused() {
 }
 
 #[test]
-fn each_name_of_ed25519_is_accepted_only_where_it_is_listed() {
+fn each_name_of_ed25519_is_accepted_only_if_it_is_listed() {
     use SigningAlgorithm::{Ed25519, EdDsa};
     let jwk = test_keys::public_jwk(EdDsa);
     let keys = KeySet::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
@@ -58,7 +58,7 @@ fn each_name_of_ed25519_is_accepted_only_where_it_is_listed() {
 }
 
 #[test]
-fn a_kid_that_no_key_has_is_no_key() {
+fn a_kid_without_a_key_gives_no_key() {
     let case = Case::with_header(json!({"alg": "ES256", "kid": "other"}));
     let mut jwk = test_keys::public_jwk(SigningAlgorithm::Es256);
     jwk.insert("kid".into(), "this".into());
@@ -73,7 +73,7 @@ fn a_key_set_without_kid_verifies_a_token_with_one() {
 }
 
 #[test]
-fn every_key_that_fits_is_tried_where_the_token_has_no_kid() {
+fn every_suitable_key_is_tried_for_a_token_without_kid() {
     let other = crate::jose::SigningKey::generate(SigningAlgorithm::Es256).unwrap().public_jwk();
     let own = test_keys::public_jwk(SigningAlgorithm::Es256);
     let case = Case::good();
@@ -102,7 +102,7 @@ fn hs256_keyed_with_the_public_key_is_refused() {
 }
 
 #[test]
-fn an_hmac_is_accepted_where_it_is_listed_and_the_secret_is_long_enough() {
+fn an_hmac_is_accepted_if_it_is_listed_and_the_secret_is_long_enough() {
     let token = hmac_token(HMAC_SECRET.as_bytes(), &Case::good().claims);
     let case = |algorithms: &[SigningAlgorithm], secret: Option<&str>| {
         Case { algorithms: algorithms.to_vec(), hmac_secret: secret.map(Secret::new), ..Case::good() }

@@ -126,7 +126,7 @@ fn an_element_that_breaks_a_rule_is_reported_and_the_others_are_not_touched() {
 }
 
 #[test]
-fn what_must_be_there_and_what_shape_it_must_have_is_strict() {
+fn required_parts_of_verified_claims_and_their_types_are_checked() {
     let claims = json!({ "name": "Max" });
     for claim in [json!("text"), json!(7), json!([]), json!(true)] {
         assert_eq!(problem(claim), VerifiedClaimsProblem::NotAnObject);
@@ -174,7 +174,7 @@ fn the_number_of_elements_is_bounded() {
 }
 
 #[test]
-fn an_age_is_only_known_with_a_time() {
+fn the_age_of_a_verification_is_known_only_with_a_time() {
     let claim = json!([with(json!({})), with(json!({ "time": "2012-04-23T18:25:00Z" }))]);
     let set = set(&claim);
     let verifications: Vec<_> = set.iter().map(|element| element.verification()).collect();
@@ -230,7 +230,7 @@ fn times_are_read_in_every_form_and_nothing_else_is_a_time() {
 }
 
 #[test]
-fn an_op_may_say_that_somebody_was_verified_and_nothing_about_them() {
+fn verified_claims_may_be_empty() {
     let claim = json!({ "verification": { "trust_framework": "eidas" }, "claims": {} });
     let set = set(&claim);
     assert_eq!((set.len(), set.malformed().len()), (1, 0));
@@ -239,7 +239,7 @@ fn an_op_may_say_that_somebody_was_verified_and_nothing_about_them() {
 
 /// Every part of an element, replaced by everything that JSON has.
 #[test]
-fn whatever_an_op_writes_is_read_or_reported() {
+fn arbitrary_verified_claims_are_read_or_reported() {
     let odd = [
         json!(null),
         json!(true),

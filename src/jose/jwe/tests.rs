@@ -89,7 +89,7 @@ fn with_segment(token: &str, number: usize, edit: impl FnOnce(&mut Vec<u8>)) -> 
 }
 
 #[test]
-fn every_combination_of_another_implementation_is_decrypted() {
+fn tokens_of_another_implementation_are_decrypted_with_every_combination() {
     for key in keys() {
         for enc in ContentEncryptionAlgorithm::ALL {
             let token = encrypted(&key, enc, json!({}));
@@ -101,7 +101,7 @@ fn every_combination_of_another_implementation_is_decrypted() {
 }
 
 #[test]
-fn the_parties_of_an_agreement_count() {
+fn apu_and_apv_are_used_in_the_key_derivation() {
     let key = key_on(Curve::P256, KeyManagementAlgorithm::EcdhEs);
     let named = json!({ "apu": "QWxpY2U", "apv": "Qm9i" });
     let token = encrypted(&key, ContentEncryptionAlgorithm::A128Gcm, named);
@@ -109,7 +109,7 @@ fn the_parties_of_an_agreement_count() {
 }
 
 #[test]
-fn a_token_is_for_the_key_that_it_names() {
+fn the_kid_of_a_token_selects_the_key() {
     let algorithm = KeyManagementAlgorithm::EcdhEsA128Kw;
     let [ours, other] = [(); 2].map(|()| DecryptionKey::generate(algorithm).unwrap());
     let enc = ContentEncryptionAlgorithm::A128Gcm;
@@ -135,7 +135,7 @@ fn without_a_kid_every_key_for_the_algorithm_is_tried() {
 }
 
 #[test]
-fn a_key_is_for_one_algorithm() {
+fn a_decryption_key_is_used_with_one_algorithm() {
     let pem = {
         let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
         String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap()
@@ -147,7 +147,7 @@ fn a_key_is_for_one_algorithm() {
 }
 
 #[test]
-fn algorithms_that_are_not_used_here_are_refused() {
+fn unsupported_algorithms_are_refused() {
     let key = DecryptionKey::generate(KeyManagementAlgorithm::RsaOaep256).unwrap();
     let token = encrypted(&key, ContentEncryptionAlgorithm::A256Gcm, json!({}));
     for alg in ["RSA1_5", "dir", "A256KW", "A256GCMKW", "PBES2-HS256+A128KW", "none", "", "rsa-oaep-256"] {
@@ -169,7 +169,7 @@ fn algorithms_that_are_not_used_here_are_refused() {
 }
 
 #[test]
-fn parameters_that_change_what_a_token_is_are_refused_even_where_they_are_authentic() {
+fn critical_and_compression_parameters_are_refused_even_if_authentic() {
     let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
     let enc = ContentEncryptionAlgorithm::A256Gcm;
     for (name, value) in
@@ -253,7 +253,7 @@ fn an_ephemeral_key_of_low_order_is_refused() {
 }
 
 #[test]
-fn every_segment_has_exactly_its_length() {
+fn segments_of_a_wrong_length_are_refused() {
     for key in keys() {
         for enc in ContentEncryptionAlgorithm::ALL {
             let token = encrypted(&key, enc, json!({}));
@@ -270,7 +270,7 @@ fn every_segment_has_exactly_its_length() {
 }
 
 #[test]
-fn the_padding_of_cbc_is_looked_at_only_under_an_authentic_mac() {
+fn the_padding_of_cbc_is_checked_only_after_the_mac() {
     // Any change of the last blocks results in the same error.
     let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
     let token = encrypted(&key, ContentEncryptionAlgorithm::A128CbcHs256, json!({}));
@@ -285,7 +285,7 @@ fn the_padding_of_cbc_is_looked_at_only_under_an_authentic_mac() {
 }
 
 #[test]
-fn a_wrong_rsa_key_inside_is_answered_like_a_wrong_tag() {
+fn a_wrong_rsa_encrypted_key_and_a_wrong_tag_give_the_same_error() {
     let key = DecryptionKey::generate(KeyManagementAlgorithm::RsaOaep256).unwrap();
     // A well-formed encrypted key of the wrong length: 16 bytes for A256GCM, from a token with A128GCM.
     let short = encrypted(&key, ContentEncryptionAlgorithm::A128Gcm, json!({}));
@@ -315,7 +315,7 @@ fn a_header_parameter_that_contradicts_itself_is_named() {
 }
 
 #[test]
-fn what_is_no_compact_jwe_is_malformed() {
+fn a_malformed_compact_jwe_is_refused() {
     let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
     let token = encrypted(&key, ContentEncryptionAlgorithm::A256Gcm, json!({}));
     let segments: Vec<_> = token.split('.').collect();
@@ -339,7 +339,7 @@ fn what_is_no_compact_jwe_is_malformed() {
 }
 
 #[test]
-fn a_key_comes_back_from_its_jwk_and_pem() {
+fn a_decryption_key_is_restored_from_its_jwk_and_pem() {
     let jwk = json!({
         "kty": "OKP", "crv": "X25519", "alg": "ECDH-ES+A128KW", "use": "enc", "kid": "x",
         // RFC 7748 §6.1, Alice.
@@ -379,7 +379,7 @@ fn the_kid_of_a_key_that_has_none_is_its_thumbprint() {
 }
 
 #[test]
-fn keys_that_do_not_fit_are_refused() {
+fn unsuitable_decryption_keys_are_refused() {
     use KeyManagementAlgorithm as A;
     let pem = |key: PKey<openssl::pkey::Private>| String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap();
     let weak = pem(PKey::from_rsa(Rsa::generate(1024).unwrap()).unwrap());
@@ -425,7 +425,7 @@ fn keys_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn what_is_encrypted_for_a_published_key_is_decrypted_with_its_private_half() {
+fn a_token_encrypted_for_a_published_key_is_decrypted_with_its_private_key() {
     for key in keys() {
         let public = EncryptionKey::from_jwk(&key.public_jwk()).unwrap();
         for enc in ContentEncryptionAlgorithm::ALL {
@@ -453,7 +453,7 @@ fn no_two_encrypted_tokens_share_anything_random() {
 }
 
 #[test]
-fn a_key_for_encryption_says_so_and_is_sound() {
+fn only_valid_keys_for_encryption_are_accepted() {
     let key = key_on(Curve::P256, KeyManagementAlgorithm::EcdhEs);
     let edited = |edit: &dyn Fn(&mut serde_json::Map<String, Value>)| {
         let mut jwk = key.public_jwk();

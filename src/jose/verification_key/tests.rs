@@ -122,7 +122,7 @@ fn a_secret_verifies_hmacs_and_nothing_else() {
 }
 
 #[test]
-fn a_symmetric_jwk_is_no_key() {
+fn a_symmetric_jwk_is_left_out() {
     let jwk = Map::from_iter([("kty".into(), "oct".into()), ("k".into(), "c2VjcmV0".into())]);
     assert!(VerificationKey::from_jwk(&jwk).is_err());
 }
@@ -141,7 +141,7 @@ fn keys_for_other_purposes_are_left_out() {
 }
 
 #[test]
-fn a_key_is_for_the_algorithm_that_it_names() {
+fn a_key_is_used_only_with_the_algorithm_that_it_names() {
     let pinned = with(SigningAlgorithm::Rs256, "alg", "PS256").unwrap();
     assert!(pinned.supports(SigningAlgorithm::Ps256));
     assert!(!pinned.supports(SigningAlgorithm::Rs256));
@@ -167,7 +167,7 @@ fn an_ed25519_key_verifies_under_both_names_whichever_it_is_published_with() {
 }
 
 #[test]
-fn a_good_signature_verifies_after_bad_ones_and_beside_others() {
+fn a_good_signature_verifies_after_bad_ones_and_concurrently() {
     for algorithm in ASYMMETRIC {
         let (key, good) = (&key(algorithm), &sign(algorithm, b"message"));
         std::thread::scope(|scope| {
@@ -199,7 +199,7 @@ fn an_ed25519_key_of_small_order_is_refused() {
 }
 
 #[test]
-fn a_key_of_one_curve_is_not_taken_for_one_of_another() {
+fn a_key_is_used_only_on_its_curve() {
     use SigningAlgorithm as A;
     let curves = [(A::Es256, "P-256"), (A::Es384, "P-384"), (A::Es512, "P-521"), (A::Es256k, "secp256k1")];
     for (algorithm, curve) in curves {
@@ -223,7 +223,7 @@ fn unknown_kinds_and_curves_are_left_out() {
 }
 
 #[test]
-fn coordinates_fit_their_curve_and_lie_on_it() {
+fn coordinates_must_fit_their_curve_and_lie_on_it() {
     let long = URL_SAFE_NO_PAD.encode([1; 33]);
     let huge = "A".repeat(1_000_000);
     let off_curve = URL_SAFE_NO_PAD.encode([1; 32]);
@@ -240,7 +240,7 @@ fn coordinates_fit_their_curve_and_lie_on_it() {
 }
 
 #[test]
-fn a_key_in_another_spelling_is_the_same_key() {
+fn a_key_in_another_encoding_is_the_same_key() {
     for algorithm in ASYMMETRIC {
         let signature = sign(algorithm, b"message");
         let spellings: [fn(&[u8]) -> String; 4] = [
@@ -293,7 +293,7 @@ fn a_coordinate_that_lost_its_leading_zero_is_the_same_number() {
 }
 
 #[test]
-fn members_that_are_null_or_empty_say_nothing() {
+fn null_and_empty_members_of_a_key_count_as_absent() {
     for algorithm in [SigningAlgorithm::Rs256, SigningAlgorithm::Es256, SigningAlgorithm::EdDsa] {
         let name_and_value = ["use", "alg", "key_ops", "kid", "x5c"]
             .into_iter()
@@ -363,7 +363,7 @@ fn leading_zeros_of_an_rsa_modulus_are_dropped() {
 }
 
 #[test]
-fn private_parts_that_an_op_published_by_mistake_are_not_looked_at() {
+fn published_private_parts_are_ignored() {
     let key = with(SigningAlgorithm::Es256, "d", json!({"not": "a string"})).unwrap();
     assert!(!key.to_jwk().unwrap().contains_key("d"));
     assert!(key.verify(SigningAlgorithm::Es256, b"message", &sign(SigningAlgorithm::Es256, b"message")));

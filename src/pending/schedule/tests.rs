@@ -86,7 +86,7 @@ fn an_interval_under_a_second_becomes_a_second() {
 }
 
 #[test]
-fn an_interval_that_a_store_has_lost_is_a_second_still() {
+fn a_stored_interval_of_zero_becomes_a_second() {
     let mut stored = serde_json::to_value(schedule(Some(60), None)).unwrap();
     stored["int"] = 0.into();
     let mut schedule: Schedule = serde_json::from_value(stored).unwrap();
@@ -118,7 +118,7 @@ fn slow_down_lengthens_the_interval_by_five_seconds_for_good() {
 }
 
 #[test]
-fn what_retry_after_asks_for_leaves_the_poll_before_the_end() {
+fn a_retry_after_beyond_the_end_does_not_cancel_the_poll_before_the_end() {
     let mut schedule = schedule(Some(60), Some(3_600));
     schedule.sending(moment(60.0));
     schedule.answered(&unavailable(Some(86_400)), moment(60.0), NO_JITTER);
@@ -127,7 +127,7 @@ fn what_retry_after_asks_for_leaves_the_poll_before_the_end() {
 }
 
 #[test]
-fn what_retry_after_asks_for_before_the_end_is_kept() {
+fn a_retry_after_before_the_end_is_honoured() {
     let mut schedule = schedule(Some(60), Some(3_600));
     schedule.sending(moment(60.0));
     schedule.answered(&unavailable(Some(1_000)), moment(60.0), NO_JITTER);
@@ -144,7 +144,7 @@ fn slow_down_survives_a_restart() {
 }
 
 #[test]
-fn a_restart_in_the_middle_of_an_interval_does_not_bring_the_poll_forward() {
+fn a_restart_during_an_interval_does_not_advance_the_poll() {
     let schedule = schedule(Some(60), None);
     assert_eq!(reopen(&schedule).step(moment(20.0)), Step::Wait(Duration::from_secs(40)));
 }
@@ -167,7 +167,7 @@ fn a_jump_of_the_wall_clock_neither_advances_nor_delays_a_poll() {
 }
 
 #[test]
-fn trouble_backs_off_exponentially_up_to_an_hour_and_never_ends_the_process() {
+fn transient_errors_back_off_exponentially_up_to_an_hour_and_end_no_process() {
     let mut schedule = schedule(Some(60), None);
     let mut at = 0.0;
     let mut waits = Vec::new();
@@ -211,7 +211,7 @@ fn retry_after_beside_authorization_pending_is_honoured() {
 }
 
 #[test]
-fn one_last_poll_goes_out_five_seconds_before_the_end() {
+fn one_poll_is_sent_five_seconds_before_the_end() {
     let mut schedule = schedule(Some(60), Some(100));
     let (first, _) = ask(&mut schedule, 0.0, &pending());
     let (second, _) = ask(&mut schedule, first, &pending());
@@ -221,7 +221,7 @@ fn one_last_poll_goes_out_five_seconds_before_the_end() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_brings_no_second_poll_before_the_end() {
+fn a_clock_that_is_set_back_causes_no_second_poll_before_the_end() {
     let mut schedule = schedule(Some(20), Some(21));
     assert_eq!(schedule.step(moment(0.0)), Step::Wait(Duration::from_secs(16)));
     let set_back = Moment { wall: moment(8.0).wall, ..moment(16.0) };
@@ -232,7 +232,7 @@ fn a_clock_that_was_set_back_brings_no_second_poll_before_the_end() {
 }
 
 #[test]
-fn where_the_op_does_not_answer_one_poll_is_made_after_the_end() {
+fn one_poll_is_sent_after_the_deadline_if_the_op_does_not_answer() {
     let mut schedule = schedule(Some(10), Some(100));
     let mut polls = Vec::new();
     let mut at = 0.0;
@@ -254,7 +254,7 @@ fn where_the_op_does_not_answer_one_poll_is_made_after_the_end() {
 }
 
 #[test]
-fn an_op_that_wants_to_be_asked_after_the_end_is_asked_then() {
+fn a_retry_after_beyond_the_end_is_honoured_after_the_end() {
     let held = Answer::Error {
         response: ErrorResponse::new("slow_down", None, Some(400)),
         retry_after: Some(Duration::from_secs(86_400)),
@@ -302,7 +302,7 @@ fn a_wall_clock_set_before_the_sign_in_was_queued_does_not_advance_a_poll() {
 }
 
 #[test]
-fn a_last_poll_that_leaves_a_moment_early_is_the_last_all_the_same() {
+fn the_final_poll_is_not_repeated_if_it_was_sent_slightly_early() {
     let mut schedule = reopen(&schedule(Some(3_600), Some(100)));
     schedule.sending(moment(94.9));
     schedule.answered(&pending(), moment(94.9), NO_JITTER);
@@ -310,7 +310,7 @@ fn a_last_poll_that_leaves_a_moment_early_is_the_last_all_the_same() {
 }
 
 #[test]
-fn a_process_that_is_in_trouble_when_its_end_comes_is_not_asked_about_twice_within_a_second() {
+fn a_failing_process_is_not_polled_twice_within_a_second_at_its_end() {
     let mut schedule = schedule(Some(10), Some(100));
     schedule.sending(moment(95.0));
     schedule.answered(&lost(), moment(159.8), NO_JITTER);
@@ -321,7 +321,7 @@ fn a_process_that_is_in_trouble_when_its_end_comes_is_not_asked_about_twice_with
 }
 
 #[test]
-fn a_process_found_past_its_deadline_is_asked_about_once_and_expires_unconfirmed() {
+fn a_process_opened_past_its_deadline_is_polled_once_and_expires_unconfirmed() {
     let schedule = schedule(Some(10), Some(100));
     let mut found = reopen(&schedule);
     assert_eq!(found.step(moment(5_000.0)), Step::Ask);
@@ -331,7 +331,7 @@ fn a_process_found_past_its_deadline_is_asked_about_once_and_expires_unconfirmed
 }
 
 #[test]
-fn a_process_found_past_its_deadline_whose_answer_is_lost_is_unknown() {
+fn a_process_opened_past_its_deadline_whose_answer_is_lost_is_unknown() {
     let mut found = reopen(&schedule(Some(10), Some(100)));
     assert_eq!(found.step(moment(5_000.0)), Step::Ask);
     found.sending(moment(5_000.0));
@@ -340,7 +340,7 @@ fn a_process_found_past_its_deadline_whose_answer_is_lost_is_unknown() {
 }
 
 #[test]
-fn our_own_mistake_after_the_deadline_does_not_end_the_process() {
+fn a_client_error_after_the_deadline_does_not_end_the_process() {
     let mut found = reopen(&schedule(Some(10), Some(100)));
     found.step(moment(5_000.0));
     found.sending(moment(5_000.0));
@@ -354,7 +354,7 @@ fn claimed(schedule: &mut Schedule, now: Moment) -> Step {
 }
 
 #[test]
-fn a_process_that_is_taken_from_a_queue_at_its_end_is_not_asked_about_before_its_time() {
+fn a_queued_process_is_not_polled_before_its_time_at_its_end() {
     let mut answered = schedule(Some(3_600), Some(100));
     assert_eq!(answered.due_in(moment(0.0)), Duration::from_secs(95));
     let mut answered = reopen(&answered);
@@ -386,13 +386,13 @@ fn an_interval_longer_than_the_lifetime_still_gets_its_last_poll() {
 }
 
 #[test]
-fn a_ten_year_deferral_without_an_end_works() {
+fn a_deferral_of_ten_years_without_a_deadline_works() {
     let mut schedule = schedule(Some(86_400 * 365), Some(86_400 * 3_650));
     assert_eq!(ask(&mut schedule, 0.0, &pending()).0, 86_400.0 * 365.0);
 }
 
 #[test]
-fn absurd_times_saturate() {
+fn huge_times_saturate_in_a_schedule() {
     let times = Times { interval: Some(Duration::MAX), expires_in: Some(Duration::MAX) };
     let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), Some(FINAL_POLL_MARGIN), steady(u16::MAX));
     assert!(matches!(schedule.step(moment(0.0)), Step::Wait(_)));
@@ -420,7 +420,7 @@ fn a_denial_after_a_lost_answer_is_a_denial() {
 }
 
 #[test]
-fn only_an_open_process_shows_that_a_lost_answer_was_not_the_success() {
+fn only_a_pending_answer_rules_out_that_the_success_was_lost() {
     let mut schedule = schedule(Some(5), None);
     let (at, _) = ask(&mut schedule, 0.0, &lost());
     let (at, _) = ask(&mut schedule, at + 300.0, &error("server_error"));
@@ -431,7 +431,7 @@ fn only_an_open_process_shows_that_a_lost_answer_was_not_the_success() {
 }
 
 #[test]
-fn a_request_that_was_given_up_may_fetch_the_success_after_a_later_one_was_answered() {
+fn an_abandoned_request_may_consume_the_success_after_a_later_pending_answer() {
     let mut schedule = schedule(Some(5), None);
     let (at, _) = ask(&mut schedule, 0.0, &lost());
     let (at, _) = ask(&mut reopen(&schedule), at, &pending());
@@ -440,7 +440,7 @@ fn a_request_that_was_given_up_may_fetch_the_success_after_a_later_one_was_answe
 }
 
 #[test]
-fn a_request_that_was_dropped_on_its_way_keeps_the_interval_and_counts_as_lost() {
+fn a_dropped_request_keeps_the_interval_and_counts_as_lost() {
     let mut schedule = schedule(Some(5), None);
     schedule.sending(moment(5.0));
     // The value is dropped here, or the program crashes after the schedule was sealed.
@@ -459,7 +459,7 @@ fn an_announced_request_counts_as_sent_only_in_the_stored_copy() {
 }
 
 #[test]
-fn announcing_does_not_hide_an_answer_that_was_lost_before() {
+fn announcing_a_request_keeps_an_earlier_lost_answer() {
     let mut schedule = schedule(Some(5), None);
     schedule.sending(moment(5.0));
     schedule.announce();
@@ -467,7 +467,7 @@ fn announcing_does_not_hide_an_answer_that_was_lost_before() {
 }
 
 #[test]
-fn a_success_wins_whatever_was_before() {
+fn a_success_counts_after_every_history() {
     let mut schedule = schedule(Some(5), Some(100));
     let (at, _) = ask(&mut schedule, 0.0, &lost());
     assert_eq!(ask(&mut schedule, at, &success()).1, Standing::Succeeded);
@@ -530,7 +530,7 @@ fn a_growing_wait_doubles_up_to_its_limit_and_never_falls_below_the_interval() {
 }
 
 #[test]
-fn trouble_never_shortens_a_wait_that_has_grown() {
+fn transient_errors_never_shorten_a_grown_wait() {
     let (mut schedule, mut now) = (schedule(Some(5), None), 0.0);
     for _ in 0..4 {
         grown(&mut schedule, &mut now, &pending(), 80);
@@ -547,7 +547,7 @@ fn trouble_never_shortens_a_wait_that_has_grown() {
 }
 
 #[test]
-fn patience_ends_only_with_trouble_and_never_hides_doubt() {
+fn give_up_after_ends_only_failing_sign_ins_and_keeps_unknown_outcomes() {
     let pace = Pace { give_up_after: Some(Duration::from_secs(3600)), ..NO_JITTER };
     let ended = |answers: &[Answer]| {
         let (mut schedule, mut now) = (schedule(Some(60), None), 0.0);
@@ -567,14 +567,14 @@ fn patience_ends_only_with_trouble_and_never_hides_doubt() {
 }
 
 #[test]
-fn the_poll_before_the_end_is_made_however_long_the_wait_has_grown() {
+fn the_poll_before_the_end_is_sent_after_any_backoff() {
     let (mut schedule, mut now) = (schedule(Some(5), Some(100)), 0.0);
     let waits: Vec<u64> = (0..4).map(|_| grown(&mut schedule, &mut now, &pending(), 3600)).collect();
     assert_eq!(waits, [10, 20, 40, 20], "5 s before 100 s have passed");
 }
 
 #[test]
-fn an_op_that_is_silent_for_ninety_days_about_a_process_without_a_deadline_is_told_of_once() {
+fn ninety_days_without_an_answer_are_reported_once_for_a_process_without_a_deadline() {
     const DAY: f64 = 86_400.0;
     let mut schedule = schedule(Some(60), None);
     ask(&mut schedule, 10.0 * DAY, &pending());

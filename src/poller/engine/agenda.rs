@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_noted_while_a_claim_was_under_way_is_not_lost() {
+    fn a_due_time_noted_during_a_claim_is_not_lost() {
         let mut agenda = Agenda::default();
         agenda.bring_forward(Partition(1), SECOND);
         assert_eq!(agenda.take_due(SECOND, 9), [Partition(1)]);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_without_room_waits_for_the_end_of_one_of_its_polls() {
+    fn a_client_without_free_slots_waits_for_the_end_of_one_of_its_polls() {
         let mut agenda = Agenda::default();
         agenda.note(Partition(1), None, Slots::Exhausted);
         agenda.note(Partition(2), None, Slots::Suffice);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_a_few_clients_are_looked_at_in_each_period_and_at_once_after_a_change() {
+    fn a_few_clients_are_all_checked_in_each_period_and_after_each_change() {
         let (mut agenda, tenants) = (Agenda::default(), tenants(3));
         agenda.check(&tenants, SECOND, 5 * SECOND);
         assert_eq!(agenda.take_due(SECOND, 9).len(), 3);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_many_clients_is_looked_at_once_in_a_round() {
+    fn each_of_many_clients_is_checked_once_in_a_round() {
         for (count, check_interval, round) in [(1_000, SECOND, 4 * SECOND), (10_000, SECOND / 10, 10 * SECOND)] {
             let (mut agenda, tenants) = (Agenda::default(), tenants(count));
             let (mut now, mut seen) = (SECOND, Vec::new());
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_change_many_clients_are_looked_at_sooner_and_not_all_at_once() {
+    fn after_a_change_many_clients_are_checked_sooner_and_not_all_at_once() {
         let (mut agenda, tenants) = (Agenda::default(), tenants(1_000));
         let mut now = SECOND;
         agenda.check(&tenants, now, 3_600 * SECOND);

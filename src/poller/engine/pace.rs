@@ -55,7 +55,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_store_that_takes_longer_for_more_rows_gets_fewer_until_it_is_fast_enough() {
+    fn a_store_that_is_slow_for_many_rows_gets_fewer_until_it_is_fast_enough() {
         let mut pace = Pace::new(1_024);
         let mut tooks = Vec::new();
         for _ in 0..100 {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_takes_six_seconds_for_anything_gets_a_longer_window() {
+    fn a_store_that_takes_six_seconds_for_every_call_gets_a_longer_send_window() {
         let mut pace = Pace::new(1_024);
         assert_eq!(pace.send_window(), 5 * SECOND);
         for _ in 0..100 {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poller_that_may_have_one_poll_under_way_claims_one_row() {
+    fn a_poller_limited_to_one_poll_in_flight_claims_one_row() {
         let mut pace = Pace::new(1);
         pace.took(10 * SECOND);
         assert_eq!(pace.batch(), 1);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn callers_at_the_same_time_share_one_fetch() {
+async fn concurrent_callers_share_one_fetch() {
     let op = Op::working();
     op.close();
     let opened = async { op.open() };
@@ -19,7 +19,7 @@ async fn callers_at_the_same_time_share_one_fetch() {
 }
 
 #[tokio::test]
-async fn callers_that_wait_for_one_fetch_go_on_in_the_order_in_which_they_came() {
+async fn callers_that_wait_for_one_fetch_continue_in_the_order_of_their_calls() {
     let op = Arc::new(Op::working());
     op.close();
     let mut callers = tokio::task::JoinSet::new();
@@ -40,7 +40,7 @@ async fn callers_that_wait_for_one_fetch_go_on_in_the_order_in_which_they_came()
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_neither_stops_nor_repeats_the_fetch() {
+async fn a_dropped_caller_neither_stops_nor_repeats_the_fetch() {
     let op = Op::working();
     op.close();
     tokio::select! {
@@ -54,7 +54,7 @@ async fn a_caller_that_goes_away_neither_stops_nor_repeats_the_fetch() {
 }
 
 #[tokio::test]
-async fn a_failure_is_recorded_although_its_caller_has_gone_away() {
+async fn a_failure_is_recorded_although_its_caller_was_dropped() {
     let op = Op::new("https://op.example");
     op.close();
     tokio::select! {
@@ -69,7 +69,7 @@ async fn a_failure_is_recorded_although_its_caller_has_gone_away() {
 }
 
 #[test]
-fn a_fetch_that_ends_with_its_runtime_is_begun_again() {
+fn a_fetch_that_ends_with_its_runtime_is_started_again() {
     let op = Op::working();
     let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
     op.close();
@@ -86,7 +86,7 @@ fn a_fetch_that_ends_with_its_runtime_is_begun_again() {
 }
 
 #[tokio::test]
-async fn metadata_in_doubt_is_waited_for() {
+async fn callers_wait_for_new_metadata_if_the_old_one_may_be_wrong() {
     let op = Op::working();
     op.provider.metadata().await.unwrap();
     op.clock.advance(60);

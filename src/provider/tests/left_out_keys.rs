@@ -23,7 +23,7 @@ impl std::io::Write for Log {
 }
 
 #[tokio::test]
-async fn keys_that_are_left_out_cost_a_few_lines_of_the_log_and_none_while_they_stay_the_same() {
+async fn left_out_keys_are_logged_in_a_few_lines_and_only_when_they_change() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();

@@ -115,7 +115,7 @@ fn the_addresses_of_the_internet_are_public_and_all_special_ones_are_not() {
 
 proptest! {
     #[test]
-    fn what_the_standard_library_calls_special_is_never_public(bits: u128) {
+    fn special_addresses_of_the_standard_library_are_never_public(bits: u128) {
         let (v4, v6) = (Ipv4Addr::from_bits(bits as u32), Ipv6Addr::from_bits(bits));
         let special = v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_broadcast();
         prop_assert!(!(is_public_v4(v4) && (special || v4.is_documentation() || v4.is_multicast())));
@@ -124,7 +124,7 @@ proptest! {
     }
 
     #[test]
-    fn an_embedded_address_is_judged_like_the_address(bits: u32) {
+    fn an_embedded_ipv4_address_is_treated_like_the_address_itself(bits: u32) {
         let address = Ipv4Addr::from_bits(bits);
         prop_assert_eq!(is_public_v6(address.to_ipv6_mapped()), is_public_v4(address));
         let translated = Ipv6Addr::from_bits(0x64_ff9b << 96 | u128::from(bits));
@@ -170,7 +170,7 @@ fn a_document_cannot_name_a_private_address_in_any_spelling() {
 }
 
 #[test]
-fn public_addresses_and_all_other_names_may_stand_in_a_document() {
+fn a_document_may_name_public_addresses_and_other_names() {
     for address in PUBLIC {
         assert_eq!(policy(DEFAULT).check_named_by(&issuer(), &literal(address)), Ok(()), "{address}");
     }
@@ -189,7 +189,7 @@ fn public_addresses_and_all_other_names_may_stand_in_a_document() {
 }
 
 #[test]
-fn a_user_name_or_password_is_refused_before_the_address_is_looked_at() {
+fn a_user_name_or_password_is_refused_before_the_address_is_checked() {
     for text in ["https://127.0.0.1@op.example/", "https://op.example@127.0.0.1/", "https://:secret@op.example/"] {
         for rule in [DEFAULT, PrivateAddresses::Allowed, PrivateAddresses::Refused] {
             assert_eq!(policy(rule).check_named_by(&issuer(), &url(text)), Err(UrlProblem::Insecure), "{text}");
@@ -224,7 +224,7 @@ fn the_application_can_allow_all_addresses_or_refuse_even_its_own() {
 }
 
 #[test]
-fn plain_http_is_for_this_machine_alone_and_only_when_allowed() {
+fn plain_http_is_only_for_this_machine_and_only_if_allowed() {
     for rule in [DEFAULT, PrivateAddresses::Allowed, PrivateAddresses::Refused] {
         let refuses = policy(rule);
         let allows = UrlPolicy { allow_insecure_loopback: true, ..refuses };

@@ -75,7 +75,7 @@ fn inside() -> (TcpListener, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_name_that_leads_inside_is_not_connected_to_and_the_error_says_why() {
+async fn a_name_with_a_private_address_gets_no_connection_and_the_error_says_why() {
     let (listener, url) = inside();
     for address in ["127.0.0.1", "::ffff:127.0.0.1", "10.0.0.1", "169.254.169.254", "64:ff9b::7f00:1"] {
         let error =
@@ -89,7 +89,7 @@ async fn a_name_that_leads_inside_is_not_connected_to_and_the_error_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn every_connection_asks_once_and_looks_at_what_it_is_told() {
+async fn every_connection_resolves_its_name_once_and_checks_the_addresses() {
     let (listener, url) = inside();
     let names = NameServer::new(&["::1", "127.0.0.1"]);
     let client = client(PrivateAddresses::Refused, &names);
@@ -102,7 +102,7 @@ async fn every_connection_asks_once_and_looks_at_what_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_name_in_a_private_network_is_connected_to_unless_that_is_refused() {
+async fn a_name_with_a_private_address_gets_a_connection_unless_refused() {
     for private_addresses in [PrivateAddresses::RefusedInDocuments, PrivateAddresses::Allowed] {
         let (listener, url) = inside();
         let client = client(private_addresses, &NameServer::new(&["127.0.0.1"]));
@@ -117,7 +117,7 @@ async fn a_name_in_a_private_network_is_connected_to_unless_that_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn an_address_in_a_url_is_refused_without_a_question_to_the_name_server() {
+async fn an_address_in_a_url_is_refused_without_a_dns_query() {
     let names = NameServer::new(&["93.184.216.34"]);
     let client = client(PrivateAddresses::Refused, &names);
     for url in ["https://127.0.0.1/", "https://0x7f.1/", "https://[::ffff:10.0.0.1]/", "https://db.localhost./"] {
@@ -129,7 +129,7 @@ async fn an_address_in_a_url_is_refused_without_a_question_to_the_name_server() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn the_resolver_of_the_system_is_asked_unless_there_is_another_one() {
+async fn the_system_resolver_is_used_by_default() {
     let urls = UrlPolicy { allow_insecure_loopback: false, private_addresses: PrivateAddresses::Refused };
     let policy = TransportPolicy { urls, connect_timeout: SHORT };
     // Past the look at the URL, which would refuse this name before it is resolved.
@@ -140,7 +140,7 @@ async fn the_resolver_of_the_system_is_asked_unless_there_is_another_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_proxy_that_the_application_names_resolves_names_by_itself() {
+async fn a_proxy_of_the_application_resolves_names() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = format!("http://{}", listener.local_addr().unwrap());
     let server = thread::spawn(move || {

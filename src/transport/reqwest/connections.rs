@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_is_replaced_when_it_is_five_minutes_old() {
+    async fn an_http_client_is_replaced_after_five_minutes() {
         let (connections, clock, built) = counted();
         for (seconds, expected) in [(0, 1), (299, 1), (300, 2), (599, 2), (600, 3)] {
             clock.0.store(seconds, Ordering::Relaxed);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_requests_that_time_out_together_replace_their_client_once() {
+    async fn concurrent_timeouts_replace_their_http_client_once() {
         let (connections, _, built) = counted();
         let mut leased = Vec::new();
         for _ in 0..64 {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_old_client_stays_where_no_new_one_can_be_built() {
+    async fn the_old_http_client_stays_if_no_new_one_can_be_built() {
         let (clock, tries) = (Arc::new(Seconds::default()), AtomicUsize::new(0));
         let build = move || match tries.fetch_add(1, Ordering::Relaxed) {
             1 => Err(Error::new(ConfigurationProblem::HttpClient)),

@@ -144,7 +144,7 @@ async fn a_dead_http2_connection_is_replaced_within_20_seconds_however_long_a_re
 }
 
 #[tokio::test]
-async fn an_http2_connection_that_dies_while_it_is_idle_costs_no_request() {
+async fn an_http2_connection_that_dies_while_idle_fails_no_request() {
     let (client, proxy) = world(Version::HTTP_2, Duration::ZERO).await;
     client.send(post(&proxy, LONG_POLL)).await.unwrap();
     proxy.swallow();

@@ -71,7 +71,7 @@ fn write_for_ever(stream: &mut TcpStream, chunk: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_response_is_read_whole() {
+async fn a_response_is_read_completely() {
     let (url, server) = serve_one(|stream| {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\ndpop-nonce: n\r\n\r\n{}").unwrap();
     });
@@ -99,7 +99,7 @@ async fn a_redirect_is_an_answer_and_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn what_the_caller_configures_does_not_undo_the_rules() {
+async fn settings_of_the_caller_do_not_disable_the_rules() {
     let (url, server) = serve_one(|stream| {
         stream
             .write_all(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n")
@@ -121,7 +121,7 @@ async fn what_the_caller_configures_does_not_undo_the_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn https_only_stays_whatever_the_caller_configures() {
+async fn https_only_stays_with_any_settings_of_the_caller() {
     let client = ReqwestClient::new(policy(false), Some(Box::new(|builder| builder.https_only(false)))).unwrap();
     let error = client.send(post("http://127.0.0.1:9/token")).await.unwrap_err();
     assert!(!error.may_have_been_sent());
@@ -139,7 +139,7 @@ async fn plain_http_to_another_machine_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn an_announced_body_over_the_limit_is_not_read() {
+async fn a_body_announced_over_the_limit_is_not_read() {
     let (url, server) = serve_one(|stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 52428800\r\n\r\n").unwrap();
         write_for_ever(stream, &[b'x'; 4096]);
@@ -250,7 +250,7 @@ async fn a_truncated_body_means_maybe_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn the_time_covers_the_body_and_its_end_means_maybe_sent() {
+async fn the_timeout_covers_the_body_and_means_maybe_sent() {
     let (url, server) = serve_one(|stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{").unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "the client hangs up");
@@ -263,7 +263,7 @@ async fn the_time_covers_the_body_and_its_end_means_maybe_sent() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_has_died_is_replaced_and_each_request_is_sent_once() {
+async fn a_dead_idle_connection_is_replaced_and_each_request_is_sent_once() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
     let client = client();
@@ -287,7 +287,7 @@ async fn a_kept_connection_that_has_died_is_replaced_and_each_request_is_sent_on
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn no_request_is_repeated_when_a_kept_connection_dies_under_it() {
+async fn no_request_is_repeated_when_its_connection_dies() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
     let seen = Arc::new(AtomicUsize::new(0));

@@ -25,7 +25,7 @@ async fn approved(world: &World) -> Authentication {
 }
 
 #[tokio::test]
-async fn what_was_granted_comes_with_the_tokens_and_survives_sealing() {
+async fn granted_authorization_details_come_with_the_tokens_and_survive_sealing() {
     let world = world().await;
     let authentication = approved(&world).await;
     assert_eq!(authentication.authorization_details(), Some(&details()));
@@ -36,7 +36,7 @@ async fn what_was_granted_comes_with_the_tokens_and_survives_sealing() {
 }
 
 #[tokio::test]
-async fn what_was_granted_counts_and_not_what_was_asked_for() {
+async fn the_granted_authorization_details_count_and_not_the_requested_ones() {
     let world = world().await;
     let granted = json!([{ "type": "account_information", "accounts": ["DE02"] }]);
     let enriched = granted.clone();
@@ -59,7 +59,7 @@ async fn invalid_authorization_details_in_the_response_do_not_fail_the_sign_in()
 }
 
 #[tokio::test]
-async fn details_that_the_op_does_not_take_come_back_as_its_error() {
+async fn refused_authorization_details_are_the_ops_error() {
     let world = world().await;
     let error = refusal(&world, |response| {
         remove(response, "deferred_code");
@@ -70,7 +70,7 @@ async fn details_that_the_op_does_not_take_come_back_as_its_error() {
 }
 
 #[tokio::test]
-async fn the_provider_refuses_details_that_are_none() {
+async fn the_provider_refuses_malformed_authorization_details() {
     let world = world().await;
     for wrong in ["{}", "[]", "[1]", r#"[{"type":1}]"#, "no json"] {
         let (mut url, _) = started(world.client.authorize()).await;

@@ -33,7 +33,7 @@ async fn a_deferred_code_defers() {
 }
 
 #[tokio::test]
-async fn a_code_brings_an_id_token_that_is_fully_validated() {
+async fn the_id_token_of_an_ordinary_code_is_fully_validated() {
     let world = answering_at_once().await;
     let wrong = |name: &'static str, value: serde_json::Value| {
         IdTokenForgery::claims(move |claims| {

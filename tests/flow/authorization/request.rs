@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn the_request_has_exactly_what_the_flow_needs() {
+async fn the_request_has_exactly_the_parameters_of_the_flow() {
     let world = world().await;
     let (url, session) = started(world.client.authorize()).await;
     let names: Vec<_> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
@@ -38,7 +38,7 @@ async fn nothing_secret_repeats_from_one_request_to_the_next() {
 }
 
 #[tokio::test]
-async fn deferred_code_code_asks_for_the_query_by_name() {
+async fn the_response_type_deferred_code_code_requests_the_query_mode_explicitly() {
     let world = world().await;
     let (url, _) = started(world.client.authorize().response_type(ResponseType::DeferredCodeOrCode)).await;
     assert_eq!(parameters(&url, "response_type"), ["deferred_code code"]);
@@ -46,7 +46,7 @@ async fn deferred_code_code_asks_for_the_query_by_name() {
 }
 
 #[tokio::test]
-async fn every_parameter_arrives_as_it_was_given() {
+async fn every_parameter_arrives_unchanged() {
     let world = world().await;
     let claims = json!({ "id_token": { "acr": { "essential": true, "values": ["urn:high", "urn:low"] } } });
     let details = json!([{ "type": "payment", "amount": "100 € & more" }]);
@@ -144,7 +144,7 @@ async fn an_authorization_endpoint_with_a_query_keeps_it() {
 }
 
 #[tokio::test]
-async fn a_request_can_return_to_another_registered_uri() {
+async fn a_request_can_use_another_registered_redirect_uri() {
     const OTHER: &str = "https://rp.test/other?x=1";
     let world = world().await;
     world.op.register(TestClient::secret_basic(CLIENT_ID, crate::support::CLIENT_SECRET).redirect_uri(OTHER));
@@ -170,7 +170,7 @@ async fn a_redirect_uri_that_cannot_be_registered_is_refused() {
 }
 
 #[tokio::test]
-async fn the_thumbprint_in_the_request_is_the_key_of_every_proof() {
+async fn every_proof_is_by_the_key_of_dpop_jkt() {
     let world = world().await;
     let pending = world.pending().await;
     let process = world.op.last_process();

@@ -39,13 +39,13 @@ async fn a_response_of_another_issuer_is_refused() {
 }
 
 #[tokio::test]
-async fn iss_is_required_where_the_op_advertises_it() {
+async fn iss_is_required_if_the_op_advertises_it() {
     let error = refusal(&world().await, |response| remove(response, "iss")).await;
     assert_eq!(error.rule(), Some(Rule::IssMissing));
 }
 
 #[tokio::test]
-async fn iss_may_be_missing_where_the_op_does_not_advertise_it() {
+async fn iss_may_be_missing_if_the_op_does_not_advertise_it() {
     let world = world_with(|op| op.without_iss(), |client| client).await;
     let _ = world.pending().await;
     world.op.assert_clean();
@@ -65,7 +65,7 @@ async fn both_codes_together_are_refused_and_neither_is_exchanged() {
 }
 
 #[tokio::test]
-async fn both_codes_together_are_refused_even_where_either_was_asked_for() {
+async fn both_codes_together_are_refused_if_either_was_requested() {
     let world = world().await;
     world.op.misbehave(Fault::authorization_response(|response| replace(response, "code", "abc")));
     let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
@@ -83,7 +83,7 @@ async fn a_response_with_neither_code_nor_error_is_refused() {
 }
 
 #[tokio::test]
-async fn a_code_where_only_a_deferred_code_was_asked_for_is_refused() {
+async fn an_ordinary_code_is_refused_if_a_deferred_code_was_requested() {
     let world = world().await;
     let error = refusal(&world, |response| {
         remove(response, "deferred_code");
@@ -148,7 +148,7 @@ async fn an_error_together_with_a_code_is_refused() {
 }
 
 #[tokio::test]
-async fn what_an_error_says_is_bounded_and_cleaned() {
+async fn texts_of_an_error_are_bounded_and_cleaned() {
     let error = refusal(&world().await, |response| {
         remove(response, "deferred_code");
         replace(response, "error", &"e".repeat(4_000));
@@ -175,7 +175,7 @@ async fn unknown_parameters_are_ignored() {
 }
 
 #[tokio::test]
-async fn a_parameter_that_stands_twice_is_refused() {
+async fn a_repeated_parameter_is_refused() {
     let world = world().await;
     for name in ["state", "iss", "deferred_code", "error"] {
         let error = refusal(&world, move |response| {
@@ -226,7 +226,7 @@ async fn a_parameter_without_a_value_counts_as_omitted() {
 }
 
 #[tokio::test]
-async fn an_empty_deferred_code_beside_the_code_that_came_instead_counts_as_omitted() {
+async fn an_empty_deferred_code_beside_a_code_counts_as_omitted() {
     let world = world_with(|op| op.answer_with_code(), |client| client).await;
     let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
     let (url, mut session) = started(request).await;
@@ -247,7 +247,7 @@ async fn an_oversized_response_is_refused() {
 }
 
 #[tokio::test]
-async fn a_code_is_opaque_and_goes_back_to_the_op_as_it_came() {
+async fn a_code_is_opaque_and_is_sent_back_unchanged() {
     const CODE: &str = "a+b/c==&d=%41 ~\"{}'";
     let world = world().await;
     world.op.misbehave(Fault::authorization_response(|response| replace(response, "deferred_code", CODE)));
@@ -257,7 +257,7 @@ async fn a_code_is_opaque_and_goes_back_to_the_op_as_it_came() {
 }
 
 #[tokio::test]
-async fn the_whole_url_does_as_well_as_its_query() {
+async fn the_complete_url_is_accepted_instead_of_its_query() {
     let world = world().await;
     let (query, mut session) = world.user_returns().await;
     let url = format!("{REDIRECT_URI}?{query}#_=_");
@@ -265,7 +265,7 @@ async fn the_whole_url_does_as_well_as_its_query() {
 }
 
 #[tokio::test]
-async fn the_query_may_come_with_its_question_mark() {
+async fn the_query_may_begin_with_a_question_mark() {
     let world = world().await;
     let (query, mut session) = world.user_returns().await;
     let grant = world.client.check_authorization_response(&format!("?{query}"), &mut session).await.unwrap();
@@ -274,7 +274,7 @@ async fn the_query_may_come_with_its_question_mark() {
 }
 
 #[tokio::test]
-async fn junk_in_place_of_a_response_is_refused() {
+async fn a_malformed_response_is_refused() {
     let world = world().await;
     for junk in ["", "?", "&&&===", "%zz=%", "\u{0}", "{\"state\":1}", "state", "state=&state="] {
         let (_, mut session) = world.user_returns().await;
@@ -285,7 +285,7 @@ async fn junk_in_place_of_a_response_is_refused() {
 }
 
 #[tokio::test]
-async fn form_post_brings_a_code() {
+async fn a_code_arrives_by_form_post() {
     let world = world().await;
     let (url, session) = started(world.client.authorize().response_mode(ResponseMode::FormPost)).await;
     assert_eq!(parameters(&url, "response_mode"), ["form_post"]);
@@ -309,7 +309,7 @@ async fn tokens_in_a_form_post_are_refused() {
 }
 
 #[tokio::test]
-async fn form_post_brings_an_error() {
+async fn an_error_arrives_by_form_post() {
     let world = world().await;
     let request = world.client.authorize().response_mode(ResponseMode::FormPost).prompt(["none"]);
     let (url, session) = started(request).await;
@@ -320,7 +320,7 @@ async fn form_post_brings_an_error() {
 }
 
 #[tokio::test]
-async fn the_request_line_and_the_url_of_a_native_application_do_as_well() {
+async fn the_request_line_and_the_url_of_a_native_application_are_accepted() {
     for (redirect_uri, arrival) in [
         ("https://rp.test/callback", "/callback"),
         ("https://rp.test/auth/callback", "/auth/callback"),
@@ -399,7 +399,7 @@ async fn the_response_of_another_op_whose_redirect_uri_ends_like_this_one_is_ref
 }
 
 #[tokio::test]
-async fn without_iss_the_whole_path_of_the_request_or_the_query_alone_has_to_be_given() {
+async fn without_iss_only_the_complete_path_or_the_query_alone_is_accepted() {
     let world = unnamed_op("op.test", "https://rp.test/a/callback").await;
     let (url, mut session) = started(world.client.authorize()).await;
     let query = world.op.visit(url).query();

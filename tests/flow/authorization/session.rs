@@ -96,7 +96,7 @@ async fn the_longest_context_fits_a_cookie_and_a_longer_one_is_refused_before_an
 }
 
 #[tokio::test]
-async fn the_context_goes_along_from_the_request_to_the_outcome() {
+async fn the_context_is_kept_from_the_request_to_the_outcome() {
     let keyring = Keyring::new(key(1));
     let world = world().await;
     let (url, session) = started(world.client.authorize().context("order 4711")).await;
@@ -116,7 +116,7 @@ async fn the_context_goes_along_from_the_request_to_the_outcome() {
 }
 
 #[tokio::test]
-async fn the_context_is_with_a_user_who_is_signed_in_at_once() {
+async fn the_context_comes_with_an_immediate_sign_in() {
     let world = world_with(|op| op.answer_with_code(), |client| client).await;
     let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode).context("order 4711");
     let (url, session) = started(request).await;
@@ -176,7 +176,7 @@ async fn the_response_names_the_cookie_of_its_session() {
 }
 
 #[tokio::test]
-async fn a_session_lives_for_an_hour_and_not_longer() {
+async fn a_session_expires_after_an_hour() {
     let world = world().await;
     let (query, mut session) = world.user_returns().await;
     world.clock.advance(Duration::from_secs(3_600));
@@ -241,7 +241,7 @@ async fn a_grant_of_another_client_is_refused_and_stays_usable() {
 }
 
 #[tokio::test]
-async fn a_session_takes_one_answer_and_forgeries_do_not_count() {
+async fn a_session_accepts_one_response_and_forged_ones_do_not_use_it_up() {
     let world = world().await;
     let (query, mut session) = world.user_returns().await;
     let forged = query.replace("state=", "state=x");

@@ -28,7 +28,7 @@ async fn discovered(
 }
 
 #[tokio::test]
-async fn the_metadata_has_a_method_for_each_member() {
+async fn each_ciba_member_of_the_metadata_has_a_method() {
     let clock = TestClock::automatic();
     let op = provider(&clock).ciba().user_code("1234").start().unwrap();
     let metadata = teller(&op, &clock).build().unwrap().provider_metadata().await.unwrap();
@@ -40,7 +40,7 @@ async fn the_metadata_has_a_method_for_each_member() {
 }
 
 #[tokio::test]
-async fn a_client_of_push_mode_is_an_error_at_discovery_that_says_so() {
+async fn push_mode_is_a_typed_error_at_discovery() {
     let push = |client: ClientBuilder| client.backchannel_token_delivery_mode(DeliveryMode::Push);
     let error = discovered(|_| {}, push).await.unwrap_err();
     assert!(error.to_string().contains("push mode is not supported"), "{error}");
@@ -54,7 +54,7 @@ async fn a_client_of_push_mode_is_an_error_at_discovery_that_says_so() {
 }
 
 #[tokio::test]
-async fn discovery_names_what_the_op_lacks() {
+async fn discovery_names_the_missing_feature_of_the_op() {
     let poll = |client: ClientBuilder| client.backchannel_token_delivery_mode(DeliveryMode::Poll);
     let ping = |client: ClientBuilder| client.backchannel_token_delivery_mode(DeliveryMode::Ping);
     let error = discovered(|members| drop(members.shift_remove("backchannel_authentication_endpoint")), poll).await;
@@ -111,7 +111,7 @@ async fn a_client_without_a_browser_needs_no_redirect_uri() {
 }
 
 #[tokio::test]
-async fn sign_ins_in_a_browser_keep_their_dialect() {
+async fn ciba_does_not_change_the_dialect_of_sign_ins_in_a_browser() {
     let clock = TestClock::automatic();
     let op = provider(&clock).ciba().start().unwrap();
     let client = client_of(&op, &clock).discover().await.unwrap();

@@ -21,7 +21,7 @@ async fn no_nonce_is_expected() {
 }
 
 #[tokio::test]
-async fn every_other_rule_holds() {
+async fn all_other_id_token_checks_are_made() {
     for (forgery, rule) in [
         (IdTokenForgery::algorithm_none(), Rule::IdTokenAlgorithm),
         (IdTokenForgery::foreign_key(), Rule::IdTokenSignature),
@@ -71,7 +71,7 @@ async fn an_approval_by_another_user_than_the_hinted_one_is_refused() {
 }
 
 #[tokio::test]
-async fn what_was_registered_about_the_age_of_the_authentication_counts() {
+async fn a_registered_default_max_age_is_enforced() {
     let world = ciba_with(|op| op, |client| client.default_max_age(seconds(60))).await;
     assert_approved(&world.wait(&mut world.asked().await).await);
     let mut pending = world.asked().await;

@@ -21,7 +21,7 @@ async fn polls_have_the_grant_type_and_the_identifier() {
 }
 
 #[tokio::test]
-async fn slow_down_adds_five_seconds_for_good() {
+async fn slow_down_adds_five_seconds_permanently() {
     let world = undecided().await;
     let mut pending = world.asked().await;
     world.op.last_process().slow_down_next();
@@ -88,7 +88,7 @@ async fn a_wait_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn polls_obey_nonces_and_stay_with_their_key() {
+async fn polls_use_nonces_and_keep_their_key() {
     let world = ciba(|op| op.dpop_nonces(NoncePolicy::RotateEveryRequest)).await;
     let mut pending = world.asked().await;
     assert_approved(&world.wait(&mut pending).await);
@@ -98,7 +98,7 @@ async fn polls_obey_nonces_and_stay_with_their_key() {
 }
 
 #[tokio::test]
-async fn the_end_is_the_lifetime_of_the_acknowledgement() {
+async fn the_sign_in_expires_after_the_lifetime_of_the_acknowledgement() {
     let world = ciba(|op| op.expires_in(seconds(120)).decisions(DecisionPolicy::scripted())).await;
     let mut pending = world.asked().await;
     let asked = world.asks()[0].arrived;

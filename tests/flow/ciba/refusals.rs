@@ -9,7 +9,7 @@ use crate::support::{assert_approved, seconds};
 use openid_deferred::Clock as _;
 
 #[tokio::test]
-async fn every_refusal_is_a_value_that_a_page_can_show() {
+async fn every_refusal_of_a_request_is_a_typed_value() {
     use AuthenticationRefusal as R;
     let world = undecided().await;
     for (code, status, refusal) in [
@@ -34,7 +34,7 @@ async fn every_refusal_is_a_value_that_a_page_can_show() {
 }
 
 #[tokio::test]
-async fn an_op_in_trouble_refuses_nothing() {
+async fn a_transient_error_is_not_a_refusal() {
     let world = undecided().await;
     for (status, code) in [(503, "temporarily_unavailable"), (400, "temporarily_unavailable"), (500, "server_error")] {
         world.op.misbehave(Fault::error_with_status(Endpoint::BackchannelAuthentication, status, code));
@@ -59,7 +59,7 @@ async fn an_unknown_user_is_refused_and_a_known_one_is_asked() {
 }
 
 #[tokio::test]
-async fn a_user_code_that_is_missing_or_wrong_is_told_apart() {
+async fn a_missing_user_code_and_a_wrong_one_are_different_refusals() {
     let world = ciba(|op| op.user_code("1234")).await;
     let ask = || world.client.backchannel_authentication(UserHint::login_hint("user-1"));
     let refusal = |error| AuthenticationRefusal::of(&error);

@@ -53,7 +53,7 @@ async fn a_registered_algorithm_and_mode_are_used() {
 }
 
 #[tokio::test]
-async fn a_client_can_have_sign_ins_in_a_browser_too() {
+async fn one_client_can_use_ciba_and_sign_ins_in_a_browser() {
     let office = office();
     let registration = office.register(request().backchannel_token_delivery_mode(DeliveryMode::Poll)).await;
     let client = office.client_of(&registration).unwrap().discover().await.unwrap();
@@ -65,7 +65,7 @@ async fn a_client_can_have_sign_ins_in_a_browser_too() {
 }
 
 #[tokio::test]
-async fn what_cannot_work_is_not_requested() {
+async fn invalid_ciba_registrations_are_not_sent() {
     let office = office();
     for (asked, setting) in [
         (RegistrationRequest::backchannel(DeliveryMode::Push), "backchannel_token_delivery_mode"),

@@ -105,7 +105,7 @@ async fn each_hint_is_sent_alone() {
 }
 
 #[tokio::test]
-async fn an_id_token_of_another_client_is_no_hint() {
+async fn an_id_token_of_another_client_is_refused_as_a_hint() {
     let (world, other) = (ciba(|op| op).await, ciba(|op| op.host("other.test")).await);
     let Outcome::Approved(foreign) = other.wait(&mut other.asked().await).await else { panic!("not approved") };
     let asked = world.client.backchannel_authentication(UserHint::id_token_hint(&foreign));
@@ -114,7 +114,7 @@ async fn an_id_token_of_another_client_is_no_hint() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_refused_before_it_is_sent() {
+async fn invalid_parameters_are_refused_before_the_request_is_sent() {
     let world = ciba(|op| op.user_code("1234")).await;
     let cases: Vec<(&str, AuthenticationRequest<'_>)> = vec![
         ("login_hint", world.client.backchannel_authentication(UserHint::login_hint(""))),
@@ -140,7 +140,7 @@ async fn what_cannot_be_sent_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_user_code_needs_an_op_that_knows_it() {
+async fn a_user_code_needs_an_op_that_supports_it() {
     let world = ciba(|op| op).await;
     let error = request(&world).user_code("1234").send().await.unwrap_err();
     let missing = "backchannel_user_code_parameter_supported";
@@ -206,7 +206,7 @@ async fn without_an_interval_polls_are_five_seconds_apart() {
 }
 
 #[tokio::test]
-async fn a_lost_acknowledgement_is_not_asked_for_again() {
+async fn a_request_whose_acknowledgement_is_lost_is_not_repeated() {
     let world = undecided().await;
     for fault in [
         Fault::reset(Endpoint::BackchannelAuthentication).after_processing(),
@@ -223,7 +223,7 @@ async fn a_lost_acknowledgement_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_failed_connection_is_tried_again_and_asks_once() {
+async fn a_failed_connection_is_retried_and_one_request_is_sent() {
     let (world, cable) = crate::support::world_on_a_cable(|op| op.ciba()).await;
     cable.unplug();
     let error = request(&world).send().await.unwrap_err();
@@ -246,7 +246,7 @@ async fn without_dpop_polls_have_no_proof_and_tokens_are_bearer_tokens() {
 }
 
 #[tokio::test]
-async fn a_cancellation_stays_here_because_the_specification_has_none() {
+async fn a_cancellation_is_local_because_ciba_has_none() {
     let world = undecided().await;
     let mut pending = world.asked().await;
     assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::LocallyOnly);

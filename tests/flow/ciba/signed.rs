@@ -16,7 +16,7 @@ fn payload(jwt: &str) -> Value {
 }
 
 #[tokio::test]
-async fn the_parameters_are_claims_and_nothing_else_is_outside() {
+async fn a_signed_request_has_all_parameters_as_claims_and_no_other_parameters() {
     let world = with_key(
         SigningAlgorithm::Es256,
         |op, client| op.client(client.require_signed_backchannel_requests()),
@@ -67,7 +67,7 @@ async fn a_single_request_can_be_signed() {
 }
 
 #[tokio::test]
-async fn a_claim_of_the_jwt_is_no_parameter() {
+async fn jwt_claim_names_are_refused_as_parameters_of_a_signed_request() {
     let world = with_key(SigningAlgorithm::Es256, |op, client| op.client(client), |client| client).await;
     let request = world.client.backchannel_authentication(UserHint::login_hint("user-1")).signed();
     let error = request.parameter("sub", "user-1").send().await.unwrap_err();

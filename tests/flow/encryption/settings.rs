@@ -66,7 +66,7 @@ fn settings_about_encryption_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn keys_that_the_settings_need_cannot_be_taken_away() {
+fn decryption_keys_that_the_settings_need_cannot_be_removed() {
     let key = key();
     let client = built(|client| {
         client.decryption_key(key.clone()).algorithms(ClientAlgorithms::new().id_token_encrypted_response(ALG))
@@ -134,7 +134,7 @@ async fn discovered(
 }
 
 #[tokio::test]
-async fn what_is_registered_and_not_listed_by_the_op_is_a_configuration_error() {
+async fn registered_encryption_that_the_op_does_not_list_is_a_configuration_error() {
     for member in LISTS {
         let error = discovered(member, Some(json!(["something else"])), false).await.unwrap_err();
         let ErrorKind::Configuration(ConfigurationProblem::NotAdvertised { member: named, .. }) = error.kind() else {
@@ -146,14 +146,14 @@ async fn what_is_registered_and_not_listed_by_the_op_is_a_configuration_error() 
 }
 
 #[tokio::test]
-async fn an_op_that_lists_nothing_about_encryption_may_do_it_all_the_same() {
+async fn an_op_may_encrypt_without_listing_algorithms() {
     for member in LISTS {
         discovered(member, None, false).await.unwrap();
     }
 }
 
 #[test]
-fn one_key_for_signatures_and_encryption_is_refused_however_it_is_given() {
+fn one_key_for_signatures_and_encryption_is_refused_in_every_setting() {
     let pem = |key: openssl::pkey::PKey<openssl::pkey::Private>| {
         String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap()
     };

@@ -41,7 +41,7 @@ async fn strict_world() -> World {
 }
 
 #[tokio::test]
-async fn userinfo_that_is_signed_and_encrypted_as_registered_is_believed() {
+async fn userinfo_signed_and_encrypted_as_registered_is_accepted() {
     let world = strict_world().await;
     let userinfo = asked(&world, None).await.unwrap();
     assert_eq!((userinfo.subject(), userinfo.claim("name")), ("user-1", Some(&json!("Jane Doe"))));
@@ -49,7 +49,7 @@ async fn userinfo_that_is_signed_and_encrypted_as_registered_is_believed() {
 }
 
 #[tokio::test]
-async fn userinfo_that_is_encrypted_only_is_read_where_no_signature_was_registered() {
+async fn userinfo_that_is_only_encrypted_is_read_if_no_signature_was_registered() {
     for enc in ["A128GCM", "A128CBC-HS256"] {
         let key = key();
         let at_op = registered(&key).encrypted_userinfo(ALG.as_str(), enc);
@@ -62,7 +62,7 @@ async fn userinfo_that_is_encrypted_only_is_read_where_no_signature_was_register
 }
 
 #[tokio::test]
-async fn userinfo_in_clear_where_encryption_is_registered_is_refused() {
+async fn unencrypted_userinfo_is_refused_if_encryption_is_registered() {
     let world = strict_world().await;
     assert_refused(asked(&world, forged(EncryptionForgery::in_clear())).await, Rule::NotEncrypted);
     let json = Fault::response(Endpoint::UserInfo, 200, "application/json", r#"{"sub":"user-1"}"#);
@@ -80,7 +80,7 @@ async fn signature_demanded(at_op: impl FnOnce(TestClient) -> TestClient, algori
 }
 
 #[tokio::test]
-async fn userinfo_without_a_signature_where_one_is_registered_is_refused() {
+async fn unsigned_userinfo_is_refused_if_a_signature_is_registered() {
     let plain = signature_demanded(|client| client, SigningAlgorithm::Es256).await;
     assert_refused(asked(&plain, None).await, Rule::UserInfoUnsigned);
     let encrypted = |client: TestClient| client.encrypted_userinfo(ALG.as_str(), "A256GCM");
@@ -107,7 +107,7 @@ async fn signed_userinfo_that_has_expired_is_refused() {
 }
 
 #[tokio::test]
-async fn a_claim_of_signed_userinfo_that_a_check_needs_is_named_where_it_is_wrong_and_may_be_null() {
+async fn a_wrong_claim_of_signed_userinfo_is_named_and_a_null_one_counts_as_absent() {
     let world = signature_demanded(TestClient::signed_userinfo, SigningAlgorithm::Es256).await;
     let authentication = world.approved().await;
     for (name, value) in [
@@ -148,7 +148,7 @@ async fn encrypted_userinfo_that_was_tampered_with_is_refused() {
 }
 
 #[tokio::test]
-async fn userinfo_that_is_encrypted_otherwise_than_registered_is_refused() {
+async fn userinfo_encrypted_with_unregistered_algorithms_is_refused() {
     let key = key();
     let at_op = registered(&key).encrypted_userinfo(ALG.as_str(), "A128GCM");
     let world = world_for(at_op, |client| {
@@ -159,7 +159,7 @@ async fn userinfo_that_is_encrypted_otherwise_than_registered_is_refused() {
 }
 
 #[tokio::test]
-async fn encrypted_userinfo_can_be_asked_for_again_once_the_key_is_there() {
+async fn encrypted_userinfo_can_be_requested_again_when_the_key_is_available() {
     let key = key();
     let at_op = registered(&key).encrypted_userinfo(ALG.as_str(), "A256GCM");
     let world = world_for(at_op, |client| client).await;
@@ -170,7 +170,7 @@ async fn encrypted_userinfo_can_be_asked_for_again_once_the_key_is_there() {
 }
 
 #[tokio::test]
-async fn encrypted_userinfo_about_somebody_else_is_refused() {
+async fn encrypted_userinfo_about_another_user_is_refused() {
     let world = strict_world().await;
     let authentication = world.approved().await;
     world.op.last_process().change_subject("user-2");

@@ -12,7 +12,7 @@ fn jwk(key: &SigningKey) -> String {
 }
 
 #[tokio::test]
-async fn a_public_client_says_who_it_is() {
+async fn a_public_client_sends_its_client_id() {
     let world = registered(TestClient::public(CLIENT_ID), ClientAuthentication::none()).await;
     let _ = world.pending().await;
     let request = &world.exchanges()[0];
@@ -21,7 +21,7 @@ async fn a_public_client_says_who_it_is() {
 }
 
 #[tokio::test]
-async fn a_basic_identifier_and_secret_are_form_encoded_whatever_is_in_them() {
+async fn the_identifier_and_secret_of_client_secret_basic_are_form_encoded() {
     const ID: &str = "https://rp.test/?a=1&b";
     for secret in ["a:b%c+d e", "%3A", "ünï/=&?", "+", ":"] {
         let clock = openid_deferred::testing::TestClock::automatic();
@@ -44,7 +44,7 @@ async fn a_basic_identifier_and_secret_are_form_encoded_whatever_is_in_them() {
 }
 
 #[tokio::test]
-async fn with_client_secret_post_the_secret_is_in_the_body_alone() {
+async fn client_secret_post_sends_the_secret_only_in_the_body() {
     let authentication = ClientAuthentication::client_secret_post("a s€cret&");
     let world = registered(TestClient::secret_post(CLIENT_ID, "a s€cret&"), authentication).await;
     let _ = world.pending().await;
@@ -89,7 +89,7 @@ impl Signer for Remote {
 }
 
 #[tokio::test]
-async fn private_key_jwt_works_with_a_key_outside_of_the_process() {
+async fn private_key_jwt_works_with_an_external_signer() {
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let client = TestClient::private_key_jwt(CLIENT_ID, &jwk(&key));
     let world = registered(client, ClientAuthentication::private_key_jwt(Remote(Some(key)))).await;
@@ -98,7 +98,7 @@ async fn private_key_jwt_works_with_a_key_outside_of_the_process() {
 }
 
 #[tokio::test]
-async fn a_key_that_does_not_sign_leaves_the_grant_usable_and_nothing_sent() {
+async fn a_signer_that_fails_leaves_the_grant_usable_and_sends_nothing() {
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let client = TestClient::private_key_jwt(CLIENT_ID, &jwk(&key));
     let world = registered(client, ClientAuthentication::private_key_jwt(Remote(None))).await;
@@ -148,7 +148,7 @@ async fn a_client_assertion_can_be_for_the_endpoint_that_it_is_sent_to() {
 }
 
 #[tokio::test]
-async fn at_every_endpoint_a_client_assertion_is_for_the_token_endpoint_where_the_op_wants_that() {
+async fn a_client_assertion_for_the_token_endpoint_is_used_at_every_endpoint() {
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let registered = TestClient::private_key_jwt(CLIENT_ID, &jwk(&key)).redirect_uri(REDIRECT_URI);
     let clock = openid_deferred::testing::TestClock::automatic();

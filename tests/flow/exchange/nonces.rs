@@ -7,7 +7,7 @@ fn proofs(world: &World) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_nonce_challenge_costs_one_more_request_with_the_same_code_and_everything_else_new() {
+async fn a_nonce_challenge_repeats_the_request_with_the_same_code_and_a_new_proof() {
     for as_401 in [false, true] {
         let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
         let jwk = serde_json::to_string(&key.public_jwk()).unwrap();
@@ -33,7 +33,7 @@ async fn a_nonce_challenge_costs_one_more_request_with_the_same_code_and_everyth
 }
 
 #[tokio::test]
-async fn challenges_without_an_end_are_trouble_and_leave_the_grant_usable() {
+async fn endless_nonce_challenges_are_transient_and_keep_the_grant() {
     let world = op_with(|op| op.dpop_nonces(NoncePolicy::Required)).await;
     let mut grant = world.grant().await;
     world.op.misbehave(Fault::forget_nonces(Endpoint::Exchange).times(6));
@@ -52,7 +52,7 @@ fn challenge(endpoint: Endpoint, nonces: &[&str]) -> Fault {
 }
 
 #[tokio::test]
-async fn a_second_challenge_that_asks_to_wait_is_not_answered_at_once() {
+async fn a_second_challenge_with_retry_after_is_not_answered_at_once() {
     let world = world().await;
     let mut grant = world.grant().await;
     world.op.misbehave(challenge(Endpoint::Exchange, &["one"]).header("retry-after", "30").times(2));
@@ -62,7 +62,7 @@ async fn a_second_challenge_that_asks_to_wait_is_not_answered_at_once() {
 }
 
 #[tokio::test]
-async fn a_challenge_without_a_nonce_that_can_be_used_leaves_the_code_unspent() {
+async fn a_challenge_without_a_usable_nonce_leaves_the_code_unspent() {
     for nonces in [&[][..], &["one", "another"], &[&"n".repeat(4_097)]] {
         let world = world().await;
         let mut grant = world.grant().await;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn the_exchange_has_exactly_what_the_flow_needs() {
+async fn the_exchange_has_exactly_the_parameters_of_the_flow() {
     let world = world().await;
     let _ = world.pending().await;
     let request = &world.exchanges()[0];
@@ -70,7 +70,7 @@ async fn without_dpop_there_is_no_thumbprint_and_no_proof() {
 }
 
 #[tokio::test]
-async fn an_op_that_knows_nothing_of_dpop_works() {
+async fn an_op_without_dpop_completes_the_exchange() {
     let world = op_with(|op| op.without_dpop()).await;
     let Outcome::Approved(authentication) = world.outcome().await else { panic!("not approved") };
     assert!(!authentication.is_sender_constrained());

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn an_answer_without_deferred_auth_id_is_refused_and_its_tokens_given_back() {
+async fn an_answer_without_deferred_auth_id_is_refused_and_its_tokens_are_revoked() {
     let world = op_with(|op| op.early_access_token()).await;
     let error = answered_with(&world, |members| {
         members.remove("deferred_auth_id");
@@ -20,7 +20,7 @@ async fn an_answer_without_deferred_auth_id_is_refused_and_its_tokens_given_back
 }
 
 #[tokio::test]
-async fn a_deferred_auth_id_that_is_no_text_is_refused() {
+async fn a_deferred_auth_id_that_is_not_a_string_is_refused_at_the_exchange() {
     let world = world().await;
     for value in [json!(""), json!(7), json!(["a"]), json!({}), json!(true)] {
         let error = answered_with(&world, move |members| set(members, "deferred_auth_id", value.clone())).await;
@@ -45,7 +45,7 @@ async fn an_immediate_final_answer_can_be_accepted() {
 }
 
 #[tokio::test]
-async fn an_immediate_final_answer_is_held_to_every_rule() {
+async fn an_immediate_final_answer_gets_every_check() {
     let world = world_with(
         |op| op.early_access_token().interim_token(InterimToken::IdToken),
         |client| client.allow_immediate_answer(),
@@ -66,7 +66,7 @@ async fn an_immediate_final_answer_is_held_to_every_rule() {
 }
 
 #[tokio::test]
-async fn an_answer_that_still_defers_defers_although_an_immediate_one_would_be_accepted() {
+async fn an_answer_may_defer_if_an_immediate_one_is_accepted_too() {
     let world = client_with(|client| client.allow_immediate_answer()).await;
     let _ = world.pending().await;
 }
@@ -83,7 +83,7 @@ async fn the_interim_id_token_is_found_under_either_name() {
 }
 
 #[tokio::test]
-async fn of_two_different_interim_id_tokens_neither_is_believed_and_the_process_lives() {
+async fn two_different_interim_id_tokens_are_both_rejected_and_the_sign_in_continues() {
     let world = world().await;
     let pending = answered_with(&world, |members| set(members, "id_token", json!("a.b.c"))).await;
     let mut pending = pending.unwrap();
@@ -92,7 +92,7 @@ async fn of_two_different_interim_id_tokens_neither_is_believed_and_the_process_
 }
 
 #[tokio::test]
-async fn an_answer_without_an_interim_id_token_is_fine() {
+async fn an_interim_id_token_is_optional() {
     let world = op_with(|op| op.interim_token(InterimToken::Absent)).await;
     let mut pending = world.pending().await;
     assert!(matches!(pending.interim(), InterimState::Absent));
@@ -101,7 +101,7 @@ async fn an_answer_without_an_interim_id_token_is_fine() {
 }
 
 #[tokio::test]
-async fn an_interim_id_token_that_is_not_believed_ends_nothing() {
+async fn a_rejected_interim_id_token_ends_no_sign_in() {
     let world = world().await;
     for (forgery, rule) in [
         (IdTokenForgery::broken_signature(), Rule::IdTokenSignature),
@@ -118,7 +118,7 @@ async fn an_interim_id_token_that_is_not_believed_ends_nothing() {
 }
 
 #[tokio::test]
-async fn an_interim_id_token_can_be_verified_later_when_the_keys_were_out_of_reach() {
+async fn an_interim_id_token_can_be_verified_later_if_the_keys_were_unavailable() {
     let world = world().await;
     world.op.replace_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503));
@@ -131,7 +131,7 @@ async fn an_interim_id_token_can_be_verified_later_when_the_keys_were_out_of_rea
 }
 
 #[tokio::test]
-async fn an_early_access_token_is_handed_over() {
+async fn an_early_access_token_is_returned() {
     let world = op_with(|op| op.early_access_token()).await;
     let pending = world.pending().await;
     let token = world.exchanges()[0].response_json()["access_token"].clone();
@@ -156,7 +156,7 @@ async fn the_media_type_may_have_parameters() {
 }
 
 #[tokio::test]
-async fn a_deferred_auth_id_is_opaque_and_goes_back_to_the_op_as_it_came() {
+async fn a_deferred_auth_id_is_opaque_and_is_sent_back_unchanged() {
     const ID: &str = "a b&c=%41+\u{fc}\u{0}\n\"";
     let world = world().await;
     let mut pending = answered_with(&world, |members| set(members, "deferred_auth_id", json!(ID))).await.unwrap();
@@ -165,7 +165,7 @@ async fn a_deferred_auth_id_is_opaque_and_goes_back_to_the_op_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_json_object_nested_without_end_is_refused() {
+async fn a_json_object_nested_too_deep_is_refused() {
     let world = world().await;
     let body = format!("{{\"deferred_auth_id\":\"a\",\"x\":{}", "[".repeat(500_000));
     world.op.misbehave(Fault::response(Endpoint::Exchange, 200, "application/json", body));

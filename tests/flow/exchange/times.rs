@@ -26,14 +26,14 @@ async fn an_interval_is_read_in_every_form() {
 }
 
 #[tokio::test]
-async fn an_interval_that_is_no_time_is_five_seconds() {
+async fn a_malformed_interval_is_five_seconds() {
     for value in [json!(0), json!(-5), json!("soon"), json!(""), json!([60]), json!(null), json!(true)] {
         assert_eq!(interval(value.clone()).await, 5, "{value}");
     }
 }
 
 #[tokio::test]
-async fn an_interval_beyond_all_calendars_saturates() {
+async fn a_huge_interval_saturates() {
     for value in [json!(1e30), json!(u64::MAX), json!("99999999999999999999999999")] {
         assert!(interval(value.clone()).await > 1_000_000_000, "{value}");
     }
@@ -47,19 +47,19 @@ async fn a_lifetime_is_read_in_every_form() {
 }
 
 #[tokio::test]
-async fn a_lifetime_that_is_no_time_counts_as_absent() {
+async fn a_malformed_lifetime_counts_as_absent() {
     for value in [json!(0), json!(-5), json!("soon"), json!(null), json!({})] {
         assert_eq!(lifetime(value.clone()).await, None, "{value}");
     }
 }
 
 #[tokio::test]
-async fn a_lifetime_beyond_all_calendars_saturates() {
+async fn a_huge_lifetime_saturates() {
     assert!(lifetime(json!(1e30)).await.is_some_and(|seconds| seconds > 100_000_000_000));
 }
 
 #[tokio::test]
-async fn strictness_refuses_times_that_are_no_positive_integers() {
+async fn strict_times_refuses_times_that_are_not_positive_integers() {
     let world = client_with(|client| client.strict_times()).await;
     for name in ["interval", "expires_in"] {
         for value in [json!("60"), json!(60.5), json!(0), json!(-1), json!("soon")] {
@@ -72,7 +72,7 @@ async fn strictness_refuses_times_that_are_no_positive_integers() {
 }
 
 #[tokio::test]
-async fn expiry_counts_from_when_the_exchange_was_sent_and_the_interval_from_its_answer() {
+async fn the_lifetime_begins_with_the_exchange_request_and_the_interval_with_its_answer() {
     let world = op_with(|op| op.expires_in(Duration::from_secs(600))).await;
     let mut grant = world.grant().await;
     world.op.misbehave(Fault::delay(Endpoint::Exchange, Duration::from_secs(20)));

@@ -64,7 +64,7 @@ async fn expires_in_scope_and_refresh_token_may_be_absent_or_empty() {
 }
 
 #[tokio::test]
-async fn a_scope_in_an_array_is_read_and_one_that_names_none_is_no_grant_of_everything() {
+async fn a_scope_in_an_array_is_read_and_an_empty_one_does_not_grant_everything() {
     for (scope, expected) in [
         (json!(["openid", "profile"]), GrantedScope::Listed("openid profile")),
         (json!("openid profile"), GrantedScope::Listed("openid profile")),
@@ -86,7 +86,7 @@ async fn a_scope_in_an_array_is_read_and_one_that_names_none_is_no_grant_of_ever
 }
 
 #[tokio::test]
-async fn a_token_that_is_called_dpop_without_a_proof_is_shown_as_such_and_never_used_as_bearer() {
+async fn a_dpop_token_without_a_proof_is_reported_and_never_used_as_a_bearer_token() {
     let world = world_with(|op| op.answer_with_code(), |client| client.dpop(DpopMode::Off)).await;
     world.op.misbehave(Fault::edit_json(Endpoint::Code, |members| set(members, "token_type", json!("dpop"))));
     let Ok(SignIn::Complete(mut authentication)) = code_flow(&world).await else { panic!("not complete") };
@@ -124,7 +124,7 @@ async fn an_access_token_of_an_unknown_type_is_left_out() {
 }
 
 #[tokio::test]
-async fn an_ordinary_code_that_may_be_spent_is_never_repeated() {
+async fn an_ordinary_code_that_may_be_spent_is_never_sent_again() {
     let world = op_with(|op| op.answer_with_code()).await;
     world.op.misbehave(Fault::reset(Endpoint::Code).after_processing());
     let error = code_flow(&world).await.unwrap_err();

@@ -29,7 +29,7 @@ async fn a_redirect_is_not_followed_and_leaves_the_code_unspent() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_turned_away_leaves_the_code_unspent() {
+async fn a_code_stays_unspent_if_the_request_was_refused_before_processing() {
     for status in [401, 403, 404, 405, 407, 410, 413, 421, 425, 429, 431] {
         let error = turned_away(Fault::status(Endpoint::Exchange, status)).await;
         assert_eq!(error.rule(), Some(Rule::UnexpectedStatus), "{status}");
@@ -80,7 +80,7 @@ async fn a_refused_code_is_spent_whatever_the_status() {
 }
 
 #[tokio::test]
-async fn a_success_in_an_odd_wrapping_is_taken() {
+async fn a_success_in_an_unusual_form_is_accepted() {
     for status in [201, 202, 203] {
         let world = world().await;
         world.op.misbehave(Fault::success_status(Endpoint::Exchange, status));
@@ -97,7 +97,7 @@ async fn a_success_in_an_odd_wrapping_is_taken() {
 }
 
 #[tokio::test]
-async fn a_success_without_a_whole_body_is_none() {
+async fn a_success_with_a_truncated_body_is_not_accepted() {
     for status in [204, 205, 206] {
         let body = r#"{"deferred_auth_id":"abc"}"#;
         let (_, error) = lost(Fault::response(Endpoint::Exchange, status, "application/json", body)).await;
@@ -123,7 +123,7 @@ async fn an_exchange_response_with_an_error_is_refused_and_its_tokens_are_revoke
 }
 
 #[tokio::test]
-async fn tokens_in_an_exchange_response_that_contradicts_itself_are_revoked_unless_one_may_be_early() {
+async fn tokens_in_a_contradictory_exchange_response_are_revoked_except_an_early_access_token() {
     for (identifier, revoked) in [(json!({}), 2), (json!({ "deferred_auth_id": "an identifier" }), 0)] {
         let world = world().await;
         let mut grant = world.grant().await;
@@ -138,7 +138,7 @@ async fn tokens_in_an_exchange_response_that_contradicts_itself_are_revoked_unle
 }
 
 #[tokio::test]
-async fn a_page_for_humans_is_no_answer() {
+async fn an_html_page_is_not_accepted_as_an_answer() {
     let (_, error) = lost(Fault::status(Endpoint::Exchange, 200)).await;
     let ErrorKind::Protocol(violation) = cause(&error).kind() else { panic!("{error:?}") };
     assert_eq!(violation.rule(), Rule::UnexpectedContentType);
@@ -148,7 +148,7 @@ async fn a_page_for_humans_is_no_answer() {
 }
 
 #[tokio::test]
-async fn broken_json_is_no_answer() {
+async fn malformed_json_is_not_accepted_as_an_answer() {
     let (world, error) = lost(Fault::truncated_json(Endpoint::Exchange)).await;
     assert_eq!(cause(&error).rule(), Some(Rule::MalformedJson));
     assert!(world.op.processes()[0].deferred_auth_id().is_some(), "the OP had issued one");
@@ -179,7 +179,7 @@ async fn an_exchange_whose_connection_breaks_is_never_repeated() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_large_is_no_answer() {
+async fn an_answer_that_is_too_large_is_refused() {
     for fault in [
         Fault::huge_body(Endpoint::Exchange, 50_000_000),
         Fault::gzip_bomb(Endpoint::Exchange, 2_000_000),
@@ -192,7 +192,7 @@ async fn an_answer_that_is_too_large_is_no_answer() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_is_dropped_in_the_middle_goes_on_and_the_next_call_takes_its_answer() {
+async fn a_dropped_exchange_continues_and_the_next_call_returns_its_answer() {
     for absence in [2, 10, 600] {
         let world = world().await;
         let mut grant = world.grant().await;
@@ -210,7 +210,7 @@ async fn an_exchange_that_is_dropped_in_the_middle_goes_on_and_the_next_call_tak
 }
 
 #[tokio::test]
-async fn an_exchange_that_is_dropped_and_then_fails_tells_the_next_call_why() {
+async fn the_next_call_gets_the_error_of_a_dropped_exchange() {
     let world = world().await;
     let mut grant = world.grant().await;
     world.op.misbehave(Fault::stall(Endpoint::Exchange));
@@ -222,7 +222,7 @@ async fn an_exchange_that_is_dropped_and_then_fails_tells_the_next_call_why() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_is_dropped_while_the_interim_token_is_verified_keeps_the_process() {
+async fn a_pending_sign_in_is_kept_if_the_exchange_is_dropped_during_verification_of_the_interim_token() {
     let world = world().await;
     let mut grant = world.grant().await;
     world.op.replace_keys();
@@ -245,7 +245,7 @@ async fn drop_exchange_after(world: &World, grant: &mut AuthorizationGrant, seco
 }
 
 #[tokio::test]
-async fn refused_connections_are_tried_again_and_the_code_arrives_once() {
+async fn refused_connections_are_retried_and_the_code_arrives_once() {
     let mut world = world().await;
     let network = RefusingNetwork::new(world.op.http_client(), 2);
     world.client = client_of(&world.op, &world.clock).http_client(network.clone()).discover().await.unwrap();
@@ -256,7 +256,7 @@ async fn refused_connections_are_tried_again_and_the_code_arrives_once() {
 }
 
 #[tokio::test]
-async fn a_grant_stays_usable_where_no_connection_comes_about() {
+async fn a_grant_remains_usable_without_a_connection() {
     let mut world = world().await;
     let network = RefusingNetwork::new(world.op.http_client(), 3);
     world.client = client_of(&world.op, &world.clock).http_client(network.clone()).discover().await.unwrap();
@@ -270,7 +270,7 @@ async fn a_grant_stays_usable_where_no_connection_comes_about() {
 }
 
 #[tokio::test]
-async fn an_instance_that_has_not_found_the_op_yet_leaves_the_grant_usable() {
+async fn an_instance_without_metadata_leaves_the_grant_usable() {
     let mut world = world().await;
     let (query, mut session) = world.user_returns().await;
     world.client = client_of(&world.op, &world.clock).build().unwrap();
@@ -310,7 +310,7 @@ async fn a_code_is_exchanged_once() {
 }
 
 #[tokio::test]
-async fn an_overloaded_op_tells_when_to_come_back() {
+async fn the_retry_after_of_an_overloaded_op_is_in_the_error() {
     let world = world().await;
     let fault = Fault::error_with_status(Endpoint::Exchange, 503, "temporarily_unavailable");
     world.op.misbehave(fault.header("Retry-After", "120"));

@@ -30,7 +30,7 @@ async fn a_public_client_without_dpop_is_refused_at_discovery() {
 }
 
 #[tokio::test]
-async fn the_same_client_is_accepted_in_the_openid_dialect() {
+async fn a_public_client_without_dpop_is_accepted_in_the_openid_dialect() {
     let clock = TestClock::automatic();
     let op = public(provider(&clock)).start().unwrap();
     let client = Client::builder(op.issuer(), "public")
@@ -51,7 +51,7 @@ async fn a_client_with_a_secret_may_omit_dpop() {
 }
 
 #[tokio::test]
-async fn each_request_has_its_own_key_and_all_its_requests_the_same() {
+async fn each_token_request_has_its_own_key_and_uses_it_in_all_its_polls() {
     let world = ietf(|op| op).await;
     let (first, second) = (world.pending_grant().await, world.pending_grant().await);
     let thumbprint =
@@ -81,7 +81,7 @@ async fn client_credentials_need_a_confidential_client() {
 }
 
 #[tokio::test]
-async fn a_bearer_token_is_delivered_although_a_proof_was_sent_and_says_that_it_is_not_bound() {
+async fn a_bearer_token_in_answer_to_a_proof_is_delivered_as_unbound() {
     let world = ietf(|op| op.answers_at_once()).await;
     world.op.misbehave(Fault::edit_json(Endpoint::ClientCredentials, |body| {
         body.insert("token_type".into(), "Bearer".into());
@@ -114,7 +114,7 @@ async fn a_notification_token_for_all_requests_is_refused_at_discovery() {
 }
 
 #[tokio::test]
-async fn a_response_as_a_jwt_may_have_the_shorthand_mode_because_the_code_is_an_ordinary_one() {
+async fn a_response_jwt_may_use_the_shorthand_mode_in_this_dialect() {
     let world = world_with(
         |op| {
             let client = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET)

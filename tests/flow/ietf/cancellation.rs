@@ -34,7 +34,7 @@ async fn a_server_that_cannot_revoke_codes_is_not_asked() {
 }
 
 #[tokio::test]
-async fn a_success_that_was_not_collected_is_suppressed() {
+async fn a_cancellation_suppresses_a_success_that_was_not_collected() {
     let world = undecided().await;
     let mut pending = world.pending_grant().await;
     world.op.last_process().approve();
@@ -54,7 +54,7 @@ async fn a_sign_in_is_cancelled_in_the_same_way() {
 }
 
 #[tokio::test]
-async fn a_type_that_is_listed_without_an_endpoint_is_of_no_use() {
+async fn cancelling_without_a_revocation_endpoint_stays_local() {
     let world = ietf(|op| {
         let op = op.decisions(DecisionPolicy::scripted());
         op.metadata(|metadata| drop(metadata.remove("revocation_endpoint")))

@@ -52,7 +52,7 @@ async fn the_notification_token_of_openid_sign_ins_is_not_sent_with_a_grant_with
 }
 
 #[tokio::test]
-async fn a_deferral_with_status_200_and_without_its_error_code_is_one() {
+async fn a_deferral_with_status_200_and_without_an_error_code_is_accepted() {
     let world = ietf(|op| op.decisions(DecisionPolicy::after_polls(1))).await;
     let body = |process: &openid_deferred::testing::TestProcess| {
         json!({ "deferral_code": process.deferral_code().unwrap(), "interval": 5, "expires_in": 600 }).to_string()
@@ -145,7 +145,7 @@ async fn a_redirect_uri_and_its_absence_exclude_each_other() {
 }
 
 #[tokio::test]
-async fn an_op_of_the_openid_dialect_is_asked_for_tokens_in_the_same_way() {
+async fn token_requests_work_at_an_op_of_the_openid_dialect() {
     // It does not know the parameter, and refuses the grant.
     let world = world_with(|op| op, |client| client).await;
     let error = world.client.token_request(Grant::client_credentials()).send().await.unwrap_err();
@@ -222,7 +222,7 @@ async fn an_unrequested_id_token_is_not_available() {
 }
 
 #[tokio::test]
-async fn two_nonce_challenges_in_a_row_cost_no_grant_and_use_no_assertion_twice() {
+async fn two_nonce_challenges_in_a_row_end_no_grant_and_reuse_no_assertion() {
     let world = ietf(|op| op.dpop_nonces(NoncePolicy::Required)).await;
     let grants = [
         (Grant::client_credentials(), Endpoint::ClientCredentials),

@@ -8,7 +8,7 @@ use crate::support::{HOUR, keyring, reopened, seconds, world_with};
 use openid_deferred::Grant;
 
 #[tokio::test]
-async fn the_uri_of_the_first_answer_is_shown_and_polling_goes_on() {
+async fn the_interaction_uri_of_the_first_answer_is_reported_and_polling_continues() {
     let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
     let mut pending = world.pending_grant().await;
     let uri = pending.interaction_uri().expect("the user is needed").expose().to_owned();
@@ -28,7 +28,7 @@ async fn the_uri_of_the_first_answer_is_shown_and_polling_goes_on() {
 }
 
 #[tokio::test]
-async fn the_uri_changes_and_the_states_alternate() {
+async fn the_interaction_uri_may_change_and_the_states_may_alternate() {
     let world = undecided().await;
     let mut pending = world.pending_grant().await;
     assert!(pending.interaction_uri().is_none());
@@ -50,7 +50,7 @@ async fn the_uri_changes_and_the_states_alternate() {
 }
 
 #[tokio::test]
-async fn a_wait_reports_each_uri_once() {
+async fn a_wait_reports_each_interaction_uri_once() {
     let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
     let mut pending = world.pending_grant().await;
     let mut shown = Vec::new();
@@ -76,7 +76,7 @@ async fn a_wait_reports_each_uri_once() {
 }
 
 #[tokio::test]
-async fn the_uri_survives_a_restart_and_is_not_printed() {
+async fn the_interaction_uri_survives_a_restart_and_is_not_in_debug_output() {
     let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
     let pending = reopened(world.pending_grant().await, &keyring());
     let uri = pending.interaction_uri().unwrap();
@@ -84,7 +84,7 @@ async fn the_uri_survives_a_restart_and_is_not_printed() {
 }
 
 #[tokio::test]
-async fn a_uri_that_no_browser_should_open_is_ignored_and_the_wait_goes_on() {
+async fn an_unsafe_interaction_uri_is_ignored_and_the_wait_continues() {
     for uri in
         ["http://op.example/i", "javascript:alert(1)", "https://op.example/i#x", "https://u:p@op.example/i", "", "i"]
     {
@@ -100,7 +100,7 @@ async fn a_uri_that_no_browser_should_open_is_ignored_and_the_wait_goes_on() {
 }
 
 #[tokio::test]
-async fn pending_codes_of_this_dialect_are_no_trouble() {
+async fn interaction_codes_cause_no_backoff() {
     for code in ["interaction_required", "interaction_pending"] {
         let world = undecided().await;
         let mut pending = world.pending_grant().await;
@@ -112,7 +112,7 @@ async fn pending_codes_of_this_dialect_are_no_trouble() {
 }
 
 #[tokio::test]
-async fn in_the_openid_dialect_they_are_unknown_codes() {
+async fn interaction_codes_are_unknown_in_the_openid_dialect() {
     let world = world_with(|op| op.decisions(DecisionPolicy::scripted()), |client| client).await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::error(Endpoint::Poll, "interaction_required"));
@@ -122,7 +122,7 @@ async fn in_the_openid_dialect_they_are_unknown_codes() {
 }
 
 #[tokio::test]
-async fn the_demo_of_the_authors_is_understood() {
+async fn the_demo_of_the_drafts_authors_is_supported() {
     let world = demo(|op| op.decisions(DecisionPolicy::scripted())).await;
     let assertion = world.op.assertion("user-1");
     let request = world.client.token_request(Grant::jwt_bearer(assertion)).send().await.unwrap();
@@ -137,7 +137,7 @@ async fn the_demo_of_the_authors_is_understood() {
 }
 
 #[tokio::test]
-async fn a_uri_is_shown_as_a_browser_reads_it_without_characters_that_a_terminal_or_header_obeys() {
+async fn an_interaction_uri_is_normalized_and_has_no_control_characters() {
     for (uri, shown) in [
         (" https://op.example/i\r\nSet-Cookie: a=b ", "https://op.example/iSet-Cookie:%20a=b"),
         ("https://op.example/\u{1b}]0;owned\u{7}", "https://op.example/%1B]0;owned"),
@@ -155,7 +155,7 @@ async fn a_uri_is_shown_as_a_browser_reads_it_without_characters_that_a_terminal
 }
 
 #[tokio::test]
-async fn a_uri_disappears_when_the_op_ends_the_request() {
+async fn the_interaction_uri_is_removed_when_the_op_ends_the_request() {
     for approved in [true, false] {
         let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
         let mut pending = world.pending_grant().await;
@@ -170,7 +170,7 @@ async fn a_uri_disappears_when_the_op_ends_the_request() {
 }
 
 #[tokio::test]
-async fn a_wait_for_the_ops_keys_is_not_reported_as_the_users_visit() {
+async fn waiting_for_keys_is_not_reported_as_an_interaction_of_the_user() {
     let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
     let mut pending = world.pending().await;
     assert!(pending.interaction_uri().is_some());

@@ -8,7 +8,7 @@ use super::{ietf, issued, undecided};
 use crate::support::{CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, assert_approved, keyring, reopened, seconds, world_with};
 
 #[tokio::test]
-async fn the_interval_of_the_first_answer_lasts_for_the_whole_wait() {
+async fn the_interval_of_the_first_answer_applies_to_the_whole_wait() {
     let world = ietf(|op| op.decisions(DecisionPolicy::after_polls(3)).interval(seconds(7))).await;
     let mut pending = world.pending_grant().await;
     let began = world.token_requests()[0].arrived;
@@ -22,7 +22,7 @@ async fn the_interval_of_the_first_answer_lasts_for_the_whole_wait() {
 }
 
 #[tokio::test]
-async fn slow_down_adds_five_seconds_for_good() {
+async fn slow_down_adds_five_seconds_permanently() {
     let world = undecided().await;
     let mut pending = world.pending_grant().await;
     world.op.last_process().slow_down_next();

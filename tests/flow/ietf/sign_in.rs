@@ -76,7 +76,7 @@ async fn without_the_hint_only_the_token_request_opts_in() {
 }
 
 #[tokio::test]
-async fn an_op_that_answers_at_once_signs_the_user_in() {
+async fn an_immediate_answer_signs_the_user_in() {
     let world = ietf(|op| op.answers_at_once()).await;
     match world.sign_in().await {
         Ok(SignIn::Complete(authentication)) => assert_eq!(authentication.claims().subject(), "user-1"),
@@ -125,7 +125,7 @@ async fn the_metadata_chooses_the_dialect_and_a_setting_overrides_it() {
 }
 
 #[tokio::test]
-async fn an_op_whose_metadata_is_silent_about_the_dialect_is_used_by_setting() {
+async fn an_op_that_does_not_advertise_the_dialect_is_used_by_setting() {
     let silent = |op: TestProviderBuilder| {
         op.ietf()
             .metadata(|metadata| drop(metadata.remove("deferred_token_response_supported")))
@@ -142,7 +142,7 @@ async fn an_op_whose_metadata_is_silent_about_the_dialect_is_used_by_setting() {
 }
 
 #[tokio::test]
-async fn a_deferral_without_its_code_is_an_error_and_the_code_is_spent() {
+async fn a_deferral_without_a_deferral_code_is_an_error_and_the_authorization_code_is_spent() {
     let world = ietf(|op| op).await;
     let (query, mut session) = world.user_returns().await;
     let mut grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();

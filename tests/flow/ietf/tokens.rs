@@ -112,7 +112,7 @@ async fn the_refresh_token_of_a_public_client_is_presented_with_its_key() {
 }
 
 #[tokio::test]
-async fn what_the_answer_to_a_refresh_leaves_out_stays_as_it_was() {
+async fn members_that_the_answer_to_a_refresh_omits_stay() {
     let world = world().await;
     let grant = Grant::token_exchange(world.op.subject_token("user-1"), ACCESS_TOKEN);
     let details = json!([{ "type": "payment" }]);
@@ -170,7 +170,7 @@ async fn an_id_token_in_the_answer_to_a_refresh_is_ignored() {
 }
 
 #[tokio::test]
-async fn callers_that_refresh_copies_of_the_tokens_at_once_share_one_request() {
+async fn concurrent_refreshes_of_copies_of_the_tokens_share_one_request() {
     let world = world().await;
     let mut first = world.issued().await;
     let mut second = copy(&first);

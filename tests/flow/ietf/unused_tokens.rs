@@ -56,7 +56,7 @@ async fn tokens_beside_a_pending_answer_are_revoked_and_polling_continues() {
 }
 
 #[tokio::test]
-async fn tokens_in_a_poll_answer_that_contradicts_itself_are_revoked_and_the_next_answer_counts() {
+async fn tokens_in_a_contradictory_poll_answer_are_revoked_and_the_next_answer_counts() {
     let world = ietf(|op| op.decisions(DecisionPolicy::after_polls(1))).await;
     let mut pending = world.pending_grant().await;
     let body = json!({ "error": "authorization_pending", "refresh_token": BESIDE[0], "access_token": BESIDE[1] });
@@ -67,7 +67,7 @@ async fn tokens_in_a_poll_answer_that_contradicts_itself_are_revoked_and_the_nex
 }
 
 #[tokio::test]
-async fn tokens_in_a_first_answer_that_contradicts_itself_are_revoked() {
+async fn tokens_in_a_contradictory_first_answer_are_revoked() {
     for code in ["authorization_pending", "warning"] {
         let world = ietf(|op| op).await;
         let body =

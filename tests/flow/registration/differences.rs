@@ -72,7 +72,7 @@ async fn a_difference_that_breaks_the_flow_makes_no_client() {
 }
 
 #[tokio::test]
-async fn a_difference_that_only_weakens_is_reported() {
+async fn a_difference_that_reduces_security_is_reported() {
     let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
     let encrypted = || {
         request()
@@ -107,7 +107,7 @@ async fn a_difference_that_only_weakens_is_reported() {
 }
 
 #[tokio::test]
-async fn a_difference_that_does_no_harm_is_reported_too() {
+async fn a_harmless_difference_is_reported() {
     for (request, member, value) in [
         (request().client_name("Example"), "client_name", json!("EXAMPLE")),
         (request().client_name_in("de", "Beispiel"), "client_name#de", Value::Null),
@@ -132,7 +132,7 @@ async fn a_difference_that_does_no_harm_is_reported_too() {
 }
 
 #[tokio::test]
-async fn what_only_looks_different_is_no_difference() {
+async fn equivalent_metadata_is_not_a_difference() {
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let request = request()
         .response_types([ResponseType::DeferredCodeOrCode])
@@ -176,7 +176,7 @@ async fn the_worst_difference_comes_first_and_says_what_it_means() {
 }
 
 #[tokio::test]
-async fn an_application_can_insist_that_the_op_does_otherwise_than_it_says() {
+async fn an_application_can_use_a_client_despite_reported_differences() {
     let office = office_with(|op| op);
     let stripped = openid_deferred::testing::Fault::edit_json(Endpoint::Registration, |members| {
         for name in ["grant_types", "response_types", "redirect_uris"] {

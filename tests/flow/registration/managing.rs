@@ -14,7 +14,7 @@ fn token(registration: &Registration) -> String {
 }
 
 #[tokio::test]
-async fn reading_takes_over_what_the_op_has_changed_and_the_new_token() {
+async fn reading_adopts_the_ops_changes_and_the_new_token() {
     let office = office();
     let mut registration = office.register(request().client_name("Example")).await;
     let first = token(&registration);
@@ -120,7 +120,7 @@ async fn a_secret_that_expires_is_renewed_by_reading() {
 }
 
 #[tokio::test]
-async fn a_secret_goes_with_the_method_that_needed_it() {
+async fn a_secret_is_dropped_with_the_method_that_needed_it() {
     let office = office();
     let mut registration = office.register(request()).await;
     assert!(registration.client_secret().is_some());
@@ -141,7 +141,7 @@ async fn a_secret_goes_with_the_method_that_needed_it() {
 }
 
 #[tokio::test]
-async fn what_the_op_does_not_repeat_stays() {
+async fn members_that_the_response_omits_stay() {
     let office = office_with(|op| op.without_registration_rotation());
     let mut registration = office.register(request()).await;
     let before = registration.clone();
@@ -160,7 +160,7 @@ async fn what_the_op_does_not_repeat_stays() {
 }
 
 #[tokio::test]
-async fn a_new_place_that_may_not_be_called_is_left_aside_and_the_new_token_kept() {
+async fn a_forbidden_new_registration_client_uri_is_ignored_and_the_new_token_is_kept() {
     let office = office();
     let mut registration = office.register(request()).await;
     let (place, first) = (registration.registration_client_uri().cloned(), token(&registration));
@@ -175,7 +175,7 @@ async fn a_new_place_that_may_not_be_called_is_left_aside_and_the_new_token_kept
 }
 
 #[tokio::test]
-async fn after_an_error_the_registration_is_as_it_was() {
+async fn an_error_leaves_the_registration_unchanged() {
     let edited = |name: &'static str, value: Value| {
         Fault::edit_json(Endpoint::ClientConfiguration, move |members| {
             members.insert(name.to_owned(), value.clone());
@@ -214,7 +214,7 @@ async fn after_an_error_the_registration_is_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_deleted_client_is_gone() {
+async fn a_deleted_client_cannot_be_read() {
     let office = office();
     let registration = office.register(request()).await;
     let client = office.client_of(&registration).unwrap().discover().await.unwrap();
@@ -262,7 +262,7 @@ async fn a_client_that_the_op_has_forgotten_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn a_registration_without_means_to_manage_it_or_of_another_op_is_left_alone() {
+async fn a_registration_without_a_management_endpoint_or_of_another_op_is_not_managed() {
     let unmanaged = office_with(|op| op.without_registration_management());
     let mut registration = unmanaged.register(request()).await;
     let no_endpoint = ErrorKind::Configuration(ConfigurationProblem::NoEndpoint("registration_client_uri"));
@@ -277,7 +277,7 @@ async fn a_registration_without_means_to_manage_it_or_of_another_op_is_left_alon
 }
 
 #[tokio::test]
-async fn a_stored_place_on_loopback_needs_the_permission_again() {
+async fn a_stored_registration_client_uri_on_loopback_needs_the_permission_again() {
     let op = openid_deferred::testing::TestProvider::builder().registration().start().unwrap();
     let registrar = Registrar::builder(op.issuer()).allow_insecure_loopback().build().unwrap();
     let mut registration = registrar.register(request()).await.unwrap();

@@ -38,7 +38,7 @@ async fn a_registration_has_exactly_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn the_whole_metadata_arrives_and_comes_back() {
+async fn the_complete_metadata_is_sent_and_returned() {
     let office = office_with(|op| op.software_statement("e30.e30.e30"));
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let request = request()
@@ -98,7 +98,7 @@ async fn the_whole_metadata_arrives_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_right_is_refused_before_it_is_sent() {
+async fn an_invalid_registration_request_is_refused_before_it_is_sent() {
     let office = office();
     let private = json!({ "keys": [{ "kty": "EC", "crv": "P-256", "x": "x", "y": "y", "d": "d" }] });
     let public = || json!({ "keys": [] });
@@ -167,7 +167,7 @@ async fn without_the_initial_access_token_no_client_is_registered() {
 }
 
 #[tokio::test]
-async fn what_the_op_refuses_is_typed() {
+async fn refusals_of_the_op_are_typed() {
     let office = office();
     for (status, code, refusal) in [
         (400, "invalid_redirect_uri", Some(RegistrationRefusal::InvalidRedirectUri)),
@@ -197,7 +197,7 @@ async fn what_the_op_refuses_is_typed() {
 }
 
 #[tokio::test]
-async fn an_op_without_a_registration_endpoint_is_told_apart() {
+async fn an_op_without_a_registration_endpoint_is_a_typed_error() {
     let office = office_with(|op| {
         op.metadata(|members| {
             members.remove("registration_endpoint");
@@ -238,7 +238,7 @@ async fn answered(body: Value) -> Result<openid_deferred::registration::Registra
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_registration_is_refused() {
+async fn a_malformed_registration_response_is_refused() {
     for (body, rule, member) in [
         (json!([]), Rule::MalformedJson, None),
         (json!({}), Rule::MissingMember, Some("client_id")),
@@ -270,7 +270,7 @@ async fn an_answer_that_is_no_registration_is_refused() {
 }
 
 #[tokio::test]
-async fn a_place_to_manage_the_registration_that_is_not_https_is_refused() {
+async fn a_registration_client_uri_that_is_not_https_is_refused() {
     for (uri, rule) in [
         ("http://op.test/register/a", Rule::InsecureEndpoint),
         ("http://127.0.0.1/register/a", Rule::InsecureEndpoint),
@@ -286,7 +286,7 @@ async fn a_place_to_manage_the_registration_that_is_not_https_is_refused() {
 }
 
 #[tokio::test]
-async fn an_odd_answer_is_made_sense_of_because_the_client_exists() {
+async fn an_unusual_registration_response_is_accepted_because_the_client_exists() {
     let office = office();
     let body = json!({
         "client_id": "a", "client_secret": "s", "client_secret_expires_at": "1893456000", "client_id_issued_at": 1.5,

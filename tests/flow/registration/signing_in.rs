@@ -150,7 +150,7 @@ async fn aged(asked: RegistrationRequest, age: Option<i64>, max_age: Option<Dura
 }
 
 #[tokio::test]
-async fn a_registered_default_max_age_holds_for_requests_that_do_not_say() {
+async fn a_registered_default_max_age_applies_to_requests_without_max_age() {
     let registered = || request().default_max_age(Duration::from_secs(300));
     for (age, max_age, accepted) in [
         (Some(200), None, true),
@@ -166,7 +166,7 @@ async fn a_registered_default_max_age_holds_for_requests_that_do_not_say() {
 }
 
 #[tokio::test]
-async fn a_registered_require_auth_time_makes_the_final_token_have_one() {
+async fn a_registered_require_auth_time_requires_auth_time_in_the_final_token() {
     for (age, accepted) in [(Some(1_000_000), true), (None, false)] {
         let outcome = aged(request().require_auth_time(), age, None).await;
         assert_eq!(broken_rule(&outcome), (!accepted).then_some(Rule::IdTokenAuthTime), "{age:?}");
@@ -175,7 +175,7 @@ async fn a_registered_require_auth_time_makes_the_final_token_have_one() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_missing_or_another_shows_before_anything_is_sent() {
+async fn a_missing_or_different_key_is_an_error_before_anything_is_sent() {
     let office = office();
     let registration = office.register(request().private_key_jwt(&SigningKey::from_jwk(SIGNING_KEY).unwrap())).await;
     let client = || office.client_of(&registration).unwrap();
@@ -220,7 +220,7 @@ async fn a_client_with_a_certificate_signs_users_in_as_it_was_registered() {
 }
 
 #[tokio::test]
-async fn the_client_asks_for_the_first_response_type_and_returns_to_the_first_redirect_uri() {
+async fn the_client_uses_the_first_registered_response_type_and_redirect_uri() {
     let office = office();
     let asked = request()
         .redirect_uri("https://rp.test/other")

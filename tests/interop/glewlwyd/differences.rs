@@ -16,7 +16,7 @@ use crate::registration;
 use crate::support::{REDIRECT_URI, chain, world_at};
 
 #[tokio::test]
-async fn every_request_gets_by_where_nonces_are_required() {
+async fn every_request_succeeds_if_the_op_requires_nonces() {
     let op = Glewlwyd { nonces: true, ..OP };
     let Some(world) = world_at(&op, json!({}), |client| client).await else { return };
     let mut authentication = world.sign_in().await;
@@ -65,7 +65,7 @@ async fn a_form_post_is_refused() {
 
 /// Its `auth_time` is 0.
 #[tokio::test]
-async fn an_id_token_is_refused_where_the_time_of_the_login_is_asked_for() {
+async fn an_id_token_without_the_requested_auth_time_is_refused() {
     let op = OP;
     let Some(world) = world_at(&op, json!({}), |client| client).await else { return };
     let request = world.client.authorize().max_age(Duration::from_secs(600));
@@ -76,7 +76,7 @@ async fn an_id_token_is_refused_where_the_time_of_the_login_is_asked_for() {
 /// Its metadata does not say that it binds tokens to a certificate, and it binds them to every certificate that is
 /// presented.
 #[tokio::test]
-async fn a_certificate_of_the_authority_authenticates_and_binds() {
+async fn a_certificate_of_the_authority_authenticates_the_client_and_binds_its_tokens() {
     let op = OP;
     let Some(site) = op.site().await else { return };
     let identity = Identity::host("client.test", Some(&site.authority));

@@ -220,7 +220,7 @@ async fn a_key_may_be_shared() {
 
 /// Otherwise the tests would show nothing.
 #[tokio::test]
-async fn a_broken_rule_is_noticed() {
+async fn a_violation_of_the_draft_is_detected() {
     let Some(server) = Strict::start(json!({}), json!({})) else { return };
     let answer = http(&server.authority.certificate_pem()).get(format!("{}/token?deferral_code=1", server.issuer));
     assert_eq!(answer.send().await.unwrap().status(), 400);

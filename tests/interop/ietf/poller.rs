@@ -178,7 +178,7 @@ async fn shown(poller: &Poller, id: ProcessId, wanted: bool) -> Option<Secret> {
 }
 
 #[tokio::test]
-async fn the_page_for_the_user_is_in_the_status() {
+async fn the_interaction_uri_is_in_the_status() {
     let Some(server) = Strict::start(json!({ "first": "interaction_required" }), json!({})) else { return };
     let durable = Durable::new(server.machine().await);
     let poller = durable.start().await;
@@ -298,7 +298,7 @@ async fn answered(server: &Strict, expected: &[u64]) {
 }
 
 #[tokio::test]
-async fn a_callback_brings_the_outcome_with_a_token_and_without() {
+async fn a_callback_with_or_without_a_token_brings_the_poll_forward() {
     for token in [true, false] {
         for to in ["approve", "deny"] {
             with_callbacks(token, json!({}), async |server, durable, poller| {
@@ -364,7 +364,7 @@ async fn wrong_callbacks_are_refused() {
 }
 
 #[tokio::test]
-async fn a_cancellation_is_called_back() {
+async fn the_server_sends_a_callback_after_a_cancellation() {
     with_callbacks(true, json!({}), async |server, durable, poller| {
         let id = requested(poller, &durable.client).await;
         assert_eq!(poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);

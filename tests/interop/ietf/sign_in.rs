@@ -132,7 +132,7 @@ async fn a_deferral_code_expires() {
 
 /// The interval is longer than the life of the code.
 #[tokio::test]
-async fn one_poll_comes_shortly_before_the_end() {
+async fn one_poll_is_sent_shortly_before_the_expiration() {
     let Some(server) = Strict::start(json!({ "expires_in": 8, "interval": 60 }), json!({})) else { return };
     let client = server.client().await;
     let mut pending = deferred(&server, &client).await;
@@ -143,7 +143,7 @@ async fn one_poll_comes_shortly_before_the_end() {
 }
 
 #[tokio::test]
-async fn the_server_says_when_a_code_expires_before_its_time() {
+async fn a_code_that_the_server_expires_early_ends_the_sign_in() {
     let Some(server) = Strict::start(json!({ "script": ["authorization_pending", "expire"] }), json!({})) else {
         return;
     };
@@ -155,7 +155,7 @@ async fn the_server_says_when_a_code_expires_before_its_time() {
 }
 
 #[tokio::test]
-async fn slow_down_is_obeyed_for_good() {
+async fn slow_down_lengthens_the_interval_permanently() {
     let settings = json!({ "script": ["slow_down", "authorization_pending", "approve"] });
     let Some(server) = Strict::start(settings, json!({})) else { return };
     let client = server.client().await;
@@ -167,7 +167,7 @@ async fn slow_down_is_obeyed_for_good() {
 }
 
 #[tokio::test]
-async fn progress_is_told_and_repeated_members_do_no_harm() {
+async fn progress_is_reported_and_repeated_members_are_accepted() {
     let script = json!([
         { "to": "authorization_pending", "text": "step_1" },
         { "to": "interaction_pending", "text": "step_2" },
@@ -190,7 +190,7 @@ async fn progress_is_told_and_repeated_members_do_no_harm() {
 
 /// The user opens the first page, and later a second one.
 #[tokio::test]
-async fn pages_for_the_user_alternate_with_waiting() {
+async fn interaction_required_and_pending_alternate() {
     let Some(server) = Strict::start(json!({ "first": "interaction_required" }), json!({})) else { return };
     let client = server.client().await;
     let mut pending = deferred(&server, &client).await;
@@ -223,7 +223,7 @@ async fn pages_for_the_user_alternate_with_waiting() {
 }
 
 #[tokio::test]
-async fn a_page_may_stand_beside_authorization_pending() {
+async fn an_interaction_uri_may_come_with_authorization_pending() {
     let settings = json!({ "interaction": true, "opened": "approve" });
     let Some(server) = Strict::start(settings, json!({})) else { return };
     let client = server.client().await;
@@ -254,7 +254,7 @@ async fn a_cancelled_sign_in_ends_and_a_success_is_suppressed() {
 }
 
 #[tokio::test]
-async fn a_server_without_cancellation_is_not_asked_for_it() {
+async fn no_cancellation_is_sent_to_a_server_without_support_for_it() {
     let settings = json!({ "cancellation": false, "script": ["approve"] });
     let Some(server) = Strict::start(settings, json!({})) else { return };
     let client = server.client().await;

@@ -25,7 +25,7 @@ impl Dice {
 }
 
 #[test]
-fn a_damaged_token_is_refused_without_panic_whatever_the_damage() {
+fn every_mutation_of_a_token_is_refused_without_a_panic() {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let keys = keys();
     let mut tried = 0;

@@ -46,7 +46,7 @@ fn claimed(schedule: &mut Schedule, milliseconds: u64) -> Step {
 }
 
 #[test]
-fn a_claim_before_its_time_came_from_a_ping_and_uses_the_pings_of_the_interval_up() {
+fn an_early_poll_uses_up_the_ping_of_its_interval() {
     let mut schedule = schedule(60, None);
     assert_eq!(schedule.ping_in(moment(0)), Some(Duration::from_secs(1)));
     assert_eq!(claimed(&mut schedule, 20_000), Step::Ask);
@@ -60,7 +60,7 @@ fn a_claim_before_its_time_came_from_a_ping_and_uses_the_pings_of_the_interval_u
 }
 
 #[test]
-fn requests_to_cancel_become_more_seldom_and_a_restart_does_not_forget_that() {
+fn the_backoff_of_cancellations_survives_a_restart() {
     let mut schedule = schedule(60, None);
     let (mut now, mut waits) = (0, Vec::new());
     assert!(schedule.may_cancel(moment(0)));
@@ -77,7 +77,7 @@ fn requests_to_cancel_become_more_seldom_and_a_restart_does_not_forget_that() {
 }
 
 #[test]
-fn a_request_to_cancel_that_is_noted_after_a_later_one_does_not_let_the_next_one_go_sooner() {
+fn a_cancellation_recorded_late_does_not_advance_the_next_one() {
     let mut schedule = schedule(60, None);
     schedule.cancellation_sent(moment(200_000));
     schedule.cancellation_sent(moment(30_000));
@@ -86,7 +86,7 @@ fn a_request_to_cancel_that_is_noted_after_a_later_one_does_not_let_the_next_one
 }
 
 #[test]
-fn a_claim_for_a_ping_uses_the_pings_up_although_its_answer_comes_when_the_time_has_come() {
+fn a_poll_after_a_ping_uses_up_the_ping_even_if_it_is_sent_after_the_due_time() {
     let mut schedule = schedule(60, None);
     assert_eq!(
         schedule.claimed(moment(60_500), Taken { at: moment(59_500).wall, pinged: true, orphaned: false }),
@@ -97,7 +97,7 @@ fn a_claim_for_a_ping_uses_the_pings_up_although_its_answer_comes_when_the_time_
 }
 
 #[test]
-fn a_ping_for_a_process_whose_holder_has_died_uses_the_pings_up_although_its_old_time_is_over() {
+fn a_poll_after_a_ping_and_an_expired_lease_uses_up_the_ping_of_its_interval() {
     let mut schedule = schedule(60, None);
     // A poll was sent after a minute, and a ping has brought the next one forward.
     assert_eq!(
@@ -109,7 +109,7 @@ fn a_ping_for_a_process_whose_holder_has_died_uses_the_pings_up_although_its_old
 }
 
 #[test]
-fn a_claim_that_is_early_by_an_error_of_the_clocks_leaves_the_pings_of_the_interval() {
+fn a_poll_that_is_early_by_clock_error_does_not_use_up_the_ping() {
     let mut schedule = schedule(60, None);
     assert_eq!(
         schedule.claimed(moment(60_500), Taken { at: moment(59_500).wall, pinged: false, orphaned: false }),
@@ -120,7 +120,7 @@ fn a_claim_that_is_early_by_an_error_of_the_clocks_leaves_the_pings_of_the_inter
 }
 
 #[test]
-fn a_claim_for_the_poll_after_the_end_is_the_last_one_where_it_is_not_answered() {
+fn an_unanswered_poll_after_the_end_is_the_last_one() {
     let trouble = Answer::Trouble { unanswered: false, retry_after: None };
     let mut schedule = schedule(65, Some(90));
     assert_eq!(claimed(&mut schedule, 85_300), Step::Ask);
@@ -141,7 +141,7 @@ fn a_claim_for_the_poll_after_the_end_is_the_last_one_where_it_is_not_answered()
 }
 
 #[test]
-fn a_ping_before_the_time_that_an_op_asked_for_does_not_end_a_process_whose_deadline_is_over() {
+fn a_ping_before_retry_after_does_not_end_a_process_past_its_deadline() {
     let mut held = schedule(10, Some(100));
     assert_eq!(claimed(&mut held, 95_000), Step::Ask);
     let busy = Answer::Trouble { unanswered: false, retry_after: Some(Duration::from_secs(1_000)) };
@@ -197,7 +197,7 @@ fn a_ping_after_the_deadline_overrides_the_backoff_of_an_open_sign_in() {
 }
 
 #[test]
-fn a_claim_for_a_ping_that_came_to_nothing_has_used_the_pings_up_all_the_same() {
+fn a_poll_that_was_given_back_unsent_still_uses_up_the_ping_of_its_interval() {
     let mut schedule = schedule(60, None);
     let before = schedule.clone();
     assert_eq!(claimed(&mut schedule, 20_000), Step::Ask);
@@ -212,7 +212,7 @@ fn a_claim_for_a_ping_that_came_to_nothing_has_used_the_pings_up_all_the_same() 
 }
 
 #[test]
-fn retry_after_holds_pings_back_and_slow_down_ends_them() {
+fn retry_after_delays_pings_and_slow_down_disables_them() {
     let mut schedule = schedule(60, None);
     answered(&mut schedule, &error("authorization_pending", Some(300)), moment(60_000));
     assert_eq!(schedule.ping_in(moment(60_000)), Some(Duration::from_secs(300)));
@@ -221,7 +221,7 @@ fn retry_after_holds_pings_back_and_slow_down_ends_them() {
 }
 
 #[test]
-fn a_process_whose_holder_died_may_have_lost_its_success() {
+fn a_process_whose_replica_died_may_have_lost_its_success() {
     for code in ["invalid_grant", "expired_token", "invalid_request"] {
         let mut schedule = schedule(60, None);
         schedule.orphaned(moment(90_000));
@@ -238,7 +238,7 @@ fn a_process_whose_holder_died_may_have_lost_its_success() {
 }
 
 #[test]
-fn a_move_to_another_clock_keeps_every_wait() {
+fn moving_a_schedule_to_another_clock_keeps_every_wait() {
     let mut schedule = schedule(60, Some(3_600));
     let (here, there) = (moment(0).wall, moment(0).wall + Duration::from_secs(86_400));
     for (from, to) in [(here, there), (there, here)] {
@@ -331,7 +331,7 @@ proptest! {
 }
 
 #[test]
-fn a_ping_shortens_the_wait_that_has_grown_and_the_next_one_is_an_interval_again() {
+fn a_ping_resets_a_grown_wait_to_the_interval() {
     let pace = Pace { longest_wait: Some(Duration::from_secs(3600)), ..STEADY };
     let mut schedule = schedule(5, None);
     let mut now = 0;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_op_that_has_not_decided_is_asked_on_past_the_deadline_at_its_interval() {
+fn polling_continues_at_the_interval_if_the_op_has_not_decided_after_the_deadline() {
     let mut schedule = schedule(Some(10), Some(100));
     let mut polls = vec![0.0];
     while *polls.last().unwrap() < 1_000.0 {
@@ -25,7 +25,7 @@ fn an_op_that_has_not_decided_is_asked_on_past_the_deadline_at_its_interval() {
 }
 
 #[test]
-fn a_process_found_past_its_deadline_that_the_op_has_not_decided_is_asked_on() {
+fn polling_continues_for_an_undecided_process_opened_past_its_deadline() {
     let mut found = reopen(&schedule(Some(10), Some(100)));
     let (at, standing) = ask(&mut found, 5_000.0, &pending());
     assert_eq!((at, standing), (5_000.0, Standing::Open));
@@ -34,7 +34,7 @@ fn a_process_found_past_its_deadline_that_the_op_has_not_decided_is_asked_on() {
 }
 
 #[test]
-fn a_process_that_an_earlier_release_gave_its_last_poll_is_asked_on_if_that_was_answered() {
+fn polling_continues_after_the_last_poll_of_an_earlier_release_if_it_was_answered() {
     let mut schedule = schedule(Some(10), Some(100));
     schedule.sending(moment(120.0));
     let in_flight = serde_json::to_value(&schedule).unwrap();

@@ -36,7 +36,7 @@ proptest! {
     /// the request before the expiration and the one after it. Nothing is sent after a terminal answer. An end after a
     /// lost answer is never a denial or a plain failure.
     #[test]
-    fn over_random_histories_the_interval_holds_and_doubt_is_never_hidden(
+    fn random_histories_keep_the_interval_and_report_possibly_lost_answers(
         interval in proptest::option::of(0_u64..4_000),
         expires_in in proptest::option::of(1_u64..100_000),
         jitter in any::<u16>(),
