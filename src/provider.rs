@@ -100,7 +100,7 @@ impl Provider {
 
     async fn kept_metadata(&self) -> Result<Dated<ProviderMetadata>, Error> {
         if self.source.endpoints.take_absence() {
-            self.metadata.doubt();
+            self.metadata.mark_suspect();
         }
         self.metadata.get(Duration::ZERO, |_| true, || self.source.clone().fetch_metadata()).await
     }

@@ -71,17 +71,17 @@ impl<T: Send + 'static> Task<T> {
     ///
     /// If the work panics, the first caller that waits for it panics too.
     pub(crate) async fn finish(&self) {
-        self.look(|_| ()).await;
+        self.inspect(|_| ()).await;
     }
 
-    /// Waits for the end, and passes the result to `look` without taking it. There is none if the runtime was shut down
-    /// first.
-    pub(crate) async fn look<R>(&self, look: impl FnOnce(Option<&T>) -> R) -> R {
+    /// Waits for the end, and passes the result to `inspect` without taking it. There is none if the runtime was shut
+    /// down first.
+    pub(crate) async fn inspect<R>(&self, inspect: impl FnOnce(Option<&T>) -> R) -> R {
         let mut state = self.0.lock().await;
         let ended = match &mut *state {
             State::Spawned(task) => task.await,
             State::Held(work) => Ok(work.await),
-            State::Ended(result) => return look(result.as_ref()),
+            State::Ended(result) => return inspect(result.as_ref()),
         };
         let result = match ended {
             Ok(result) => Some(result),
@@ -93,9 +93,9 @@ impl<T: Send + 'static> Task<T> {
                 Err(_) => None,
             },
         };
-        let looked = look(result.as_ref());
+        let inspected = inspect(result.as_ref());
         *state = State::Ended(result);
-        looked
+        inspected
     }
 
     /// Returns the result, if the work has [ended](Self::finish).

@@ -19,7 +19,7 @@ const CALLBACK: &str = "https://rp.test/callback";
 
 /// `tracing` remembers for all threads whether a call site has a subscriber, so tests with subscribers run one at a
 /// time.
-static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+static RECORDER: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A provider, and a poller with a client of it.
 async fn world(of: fn(TestProviderBuilder) -> TestProviderBuilder) -> (TestClock, TestProvider, Client, Poller) {
@@ -65,7 +65,7 @@ async fn sign_in() -> TestProvider {
 
 #[tokio::test]
 async fn a_metrics_recorder_gets_polls_exchanges_outcomes_pings_and_refusals() {
-    let _turn = TURN.lock().await;
+    let _recorder = RECORDER.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -132,7 +132,7 @@ fn requests_and_outcomes(snapshotter: &Snapshotter, op: &TestProvider) -> BTreeM
 
 #[tokio::test]
 async fn a_metrics_recorder_gets_token_requests_and_issued_tokens() {
-    let _turn = TURN.lock().await;
+    let _recorder = RECORDER.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -167,7 +167,7 @@ async fn a_metrics_recorder_gets_token_requests_and_issued_tokens() {
 
 #[tokio::test]
 async fn a_metrics_recorder_gets_authentication_requests_and_their_refusals() {
-    let _turn = TURN.lock().await;
+    let _recorder = RECORDER.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -199,7 +199,7 @@ async fn a_metrics_recorder_gets_authentication_requests_and_their_refusals() {
 
 #[tokio::test]
 async fn a_metrics_recorder_gets_the_number_and_the_age_of_waiting_sign_ins() {
-    let _turn = TURN.lock().await;
+    let _recorder = RECORDER.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -234,7 +234,7 @@ async fn a_metrics_recorder_gets_the_number_and_the_age_of_waiting_sign_ins() {
 
 #[tokio::test]
 async fn a_client_that_is_removed_while_its_poll_is_in_flight_leaves_no_gauge_of_a_refused_client() {
-    let _turn = TURN.lock().await;
+    let _recorder = RECORDER.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -274,7 +274,7 @@ impl io::Write for Lines {
 
 #[tokio::test]
 async fn spans_name_the_process_the_client_and_the_result() {
-    let _turn = TURN.lock().await;
+    let _recorder = RECORDER.lock().await;
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -173,7 +173,7 @@ impl Client {
             match sent {
                 Ok(answer) => request.client.judge(request.dialect, answer, at),
                 Err(Failure { error, may_have_been_sent }) => {
-                    let answer = Answer::Trouble { unanswered: may_have_been_sent, retry_after: error.retry_after() };
+                    let answer = Answer::Unusable { unanswered: may_have_been_sent, retry_after: error.retry_after() };
                     Polled { answer, error: Some(error), at, unwanted: None }
                 }
             }
@@ -182,7 +182,7 @@ impl Client {
 
     /// The result of a poll whose runtime was shut down.
     fn poll_cut_off(&self) -> Polled {
-        let answer = Answer::Trouble { unanswered: true, retry_after: None };
+        let answer = Answer::Unusable { unanswered: true, retry_after: None };
         Polled { answer, error: Some(TransportProblem::Broken.into()), at: self.now(), unwanted: None }
     }
 
@@ -341,13 +341,13 @@ impl Client {
     fn judge(&self, dialect: Dialect, sent: Sent, at: Moment) -> Polled {
         let polled = |answer, error| Polled { answer, error, at, unwanted: None };
         match sent {
-            Sent::Success { body, .. } => match looks_final(&body) {
+            Sent::Success { body, .. } => match is_token_response(&body) {
                 true => polled(Answer::Success(SuccessBody(body)), None),
                 // The JSON of a proxy or captive portal must not end a sign-in that took three weeks.
                 false => {
                     let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
                     let error = Error::new(violation).transient();
-                    polled(Answer::Trouble { unanswered: true, retry_after: None }, Some(error))
+                    polled(Answer::Unusable { unanswered: true, retry_after: None }, Some(error))
                 }
             },
             Sent::Error(answer) => self.judge_error(dialect, answer, at),
@@ -355,7 +355,7 @@ impl Client {
                 let unanswered = verdict == Verdict::MayBeLost;
                 let error = Error::new(violation).transient().with_retry_after(retry_after);
                 let unwanted = tokens.filter(|_| !dialect.protocol().has_early_access_token()).map(SuccessBody);
-                Polled { answer: Answer::Trouble { unanswered, retry_after }, error: Some(error), at, unwanted }
+                Polled { answer: Answer::Unusable { unanswered, retry_after }, error: Some(error), at, unwanted }
             }
         }
     }
@@ -392,7 +392,7 @@ impl Client {
 
 /// Whether a document with a success status is a token response. Missing or wrong members are left to the validation,
 /// after the response was stored.
-fn looks_final(body: &[u8]) -> bool {
+fn is_token_response(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Members {
         access_token: Option<serde::de::IgnoredAny>,
@@ -405,8 +405,8 @@ fn looks_final(body: &[u8]) -> bool {
 /// The outcome of a sign-in that ended without tokens, with the OP's answer if one ended it.
 pub(crate) fn finish(pending: &mut PendingAuthentication, end: End, response: Option<ErrorResponse>) -> Outcome {
     pending.0.phase = Phase::Ended;
-    // Without an answer the schedule ends a sign-in only at its own deadline or in doubt. All other ends have a
-    // `response`.
+    // Without an answer the schedule ends a sign-in only at its own deadline, or because an answer may have been
+    // lost. All other ends have a `response`.
     let response = response.unwrap_or_else(|| ErrorResponse::new("", None, None));
     let outcome = match end {
         End::Denied => Outcome::Denied(Denial::new(response)),

@@ -102,7 +102,7 @@ impl Answer {
             Self::Unusable { status, retry_after, .. } => (status, retry_after),
         };
         let violation = violation.with_status(status);
-        Self::Unusable { violation, status, verdict: Verdict::TurnedAway, retry_after, tokens: None }
+        Self::Unusable { violation, status, verdict: Verdict::NotProcessed, retry_after, tokens: None }
     }
 }
 

@@ -246,7 +246,7 @@ async fn a_challenge_without_a_usable_nonce_is_not_answered() {
     ] {
         let op = Op::answering([answer(400, nonce, r#"{"error":"use_dpop_nonce"}"#)]);
         let answer = op.post().await;
-        assert!(matches!(answer, Answer::Unusable { verdict: Verdict::TurnedAway, .. }), "{answer:?}");
+        assert!(matches!(answer, Answer::Unusable { verdict: Verdict::NotProcessed, .. }), "{answer:?}");
         let violation = unusable(answer);
         assert_eq!((violation.rule(), violation.is_transient()), (Rule::NonceMissing, true));
         assert_eq!(op.sent(), 1);

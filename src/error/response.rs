@@ -91,7 +91,7 @@ impl ErrorResponse {
     /// Whether the error is transient.
     pub(crate) fn is_transient(&self) -> bool {
         match self.verdict() {
-            Verdict::Pending | Verdict::SlowDown | Verdict::TurnedAway | Verdict::MayBeLost => true,
+            Verdict::Pending | Verdict::SlowDown | Verdict::NotProcessed | Verdict::MayBeLost => true,
             _ => matches!(self.code(), "temporarily_unavailable" | "server_error"),
         }
     }

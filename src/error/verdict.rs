@@ -25,7 +25,7 @@ pub(crate) enum Verdict {
     /// Another error code. No tokens were issued; whether the grant can be used again is unknown.
     OtherwiseRefused,
     /// The request was refused before the OP processed the grant, which can be used again.
-    TurnedAway,
+    NotProcessed,
     /// The OP may have acted on the request, and its answer may have been lost.
     MayBeLost,
 }
@@ -36,17 +36,17 @@ impl Verdict {
     pub(crate) fn of(status: u16, code: Option<&str>) -> Self {
         let stated = code.map_or(Self::OtherwiseRefused, Self::stated_by);
         match status {
-            300..=399 => Self::TurnedAway,
+            300..=399 => Self::NotProcessed,
             // Only an OP sends these, and they end nothing.
             _ if matches!(stated, Self::Pending | Self::SlowDown) => stated,
             // Gateways answer with these after a timeout or a lost connection to the OP.
             408 | 499 | 502.. => Self::MayBeLost,
             // A gateway can replace the OP's answer by a broken document.
             200..=299 | 400 | 422 if code.is_none() => Self::MayBeLost,
-            401 | 403 if code.is_none() => Self::TurnedAway,
+            401 | 403 if code.is_none() => Self::NotProcessed,
             200..=299 | 400 | 401 | 403 | 422 => stated,
             _ if concerns_the_grant(stated) && code != Some("invalid_request") => stated,
-            400..=499 => Self::TurnedAway,
+            400..=499 => Self::NotProcessed,
             _ => Self::MayBeLost,
         }
     }
@@ -71,7 +71,7 @@ impl Verdict {
 
     /// Whether the grant can be sent again, because the OP has not processed it.
     pub(crate) fn keeps_the_grant(self) -> bool {
-        matches!(self, Self::ClientRefused | Self::TurnedAway)
+        matches!(self, Self::ClientRefused | Self::NotProcessed)
     }
 
     /// Whether the grant has ended for good.
@@ -101,17 +101,17 @@ mod tests {
         const GATEWAY: &[u16] = &[408, 499, 502, 503, 504, 507, 520, 522, 524, 599];
         let columns = [SUCCESS, REDIRECT, PLAIN, LOCKED, OTHER, OWN, GATEWAY];
         let table: &[(&[Option<&str>], [Verdict; 7])] = &[
-            (&[Some("authorization_pending")], [Pending, TurnedAway, Pending, Pending, Pending, Pending, Pending]),
-            (&[Some("slow_down")], [SlowDown, TurnedAway, SlowDown, SlowDown, SlowDown, SlowDown, SlowDown]),
-            (&[Some("access_denied")], [Denied, TurnedAway, Denied, Denied, Denied, Denied, MayBeLost]),
-            (&[Some("expired_token")], [Expired, TurnedAway, Expired, Expired, Expired, Expired, MayBeLost]),
+            (&[Some("authorization_pending")], [Pending, NotProcessed, Pending, Pending, Pending, Pending, Pending]),
+            (&[Some("slow_down")], [SlowDown, NotProcessed, SlowDown, SlowDown, SlowDown, SlowDown, SlowDown]),
+            (&[Some("access_denied")], [Denied, NotProcessed, Denied, Denied, Denied, Denied, MayBeLost]),
+            (&[Some("expired_token")], [Expired, NotProcessed, Expired, Expired, Expired, Expired, MayBeLost]),
             (
                 &[Some("invalid_grant")],
-                [GrantRefused, TurnedAway, GrantRefused, GrantRefused, GrantRefused, GrantRefused, MayBeLost],
+                [GrantRefused, NotProcessed, GrantRefused, GrantRefused, GrantRefused, GrantRefused, MayBeLost],
             ),
             (
                 &[Some("invalid_request")],
-                [GrantRefused, TurnedAway, GrantRefused, GrantRefused, TurnedAway, MayBeLost, MayBeLost],
+                [GrantRefused, NotProcessed, GrantRefused, GrantRefused, NotProcessed, MayBeLost, MayBeLost],
             ),
             (
                 &[
@@ -121,17 +121,25 @@ mod tests {
                     Some("invalid_dpop_proof"),
                     Some("use_dpop_nonce"),
                 ],
-                [ClientRefused, TurnedAway, ClientRefused, ClientRefused, ClientRefused, ClientRefused, MayBeLost],
+                [ClientRefused, NotProcessed, ClientRefused, ClientRefused, ClientRefused, ClientRefused, MayBeLost],
             ),
             (
                 &[Some("invalid_scope")],
-                [ScopeRefused, TurnedAway, ScopeRefused, ScopeRefused, ScopeRefused, ScopeRefused, MayBeLost],
+                [ScopeRefused, NotProcessed, ScopeRefused, ScopeRefused, ScopeRefused, ScopeRefused, MayBeLost],
             ),
             (
                 &[Some("server_error"), Some("temporarily_unavailable"), Some("Not Found"), Some("")],
-                [OtherwiseRefused, TurnedAway, OtherwiseRefused, OtherwiseRefused, TurnedAway, MayBeLost, MayBeLost],
+                [
+                    OtherwiseRefused,
+                    NotProcessed,
+                    OtherwiseRefused,
+                    OtherwiseRefused,
+                    NotProcessed,
+                    MayBeLost,
+                    MayBeLost,
+                ],
             ),
-            (&[None], [MayBeLost, TurnedAway, MayBeLost, TurnedAway, TurnedAway, MayBeLost, MayBeLost]),
+            (&[None], [MayBeLost, NotProcessed, MayBeLost, NotProcessed, NotProcessed, MayBeLost, MayBeLost]),
         ];
         for (codes, verdicts) in table {
             for (statuses, expected) in columns.iter().zip(verdicts) {

@@ -160,7 +160,7 @@ fn answer(event: u8, argument: u8, retry_after: Option<Duration>) -> Answer {
         5 => error("authorization_pending"),
         6 => error("slow_down"),
         7 => error(ends[usize::from(argument % 4)]),
-        8 => Answer::Trouble { unanswered: argument & 8 != 0, retry_after },
+        8 => Answer::Unusable { unanswered: argument & 8 != 0, retry_after },
         _ => Answer::Success(SuccessBody(zeroize::Zeroizing::new(b"{}".to_vec()))),
     }
 }

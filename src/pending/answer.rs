@@ -32,7 +32,7 @@ pub(crate) enum Answer {
         interaction: Interaction,
     },
     /// Not an OAuth answer: a network error, a proxy's page, a broken document.
-    Trouble {
+    Unusable {
         /// Whether the OP may have processed the request, so that its answer is lost.
         unanswered: bool,
         retry_after: Option<Duration>,
@@ -76,8 +76,8 @@ impl Answer {
         match self {
             Self::Success(_) => None,
             Self::Error { response, .. } => Some(response.verdict()),
-            Self::Trouble { unanswered: true, .. } => Some(Verdict::MayBeLost),
-            Self::Trouble { unanswered: false, .. } => Some(Verdict::TurnedAway),
+            Self::Unusable { unanswered: true, .. } => Some(Verdict::MayBeLost),
+            Self::Unusable { unanswered: false, .. } => Some(Verdict::NotProcessed),
         }
     }
 
@@ -85,14 +85,14 @@ impl Answer {
     pub(crate) fn error_response(&self) -> Option<&ErrorResponse> {
         match self {
             Self::Error { response, .. } => Some(response),
-            Self::Success(_) | Self::Trouble { .. } => None,
+            Self::Success(_) | Self::Unusable { .. } => None,
         }
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Success(_) => None,
-            Self::Error { retry_after, .. } | Self::Trouble { retry_after, .. } => *retry_after,
+            Self::Error { retry_after, .. } | Self::Unusable { retry_after, .. } => *retry_after,
         }
     }
 }
@@ -112,7 +112,7 @@ impl End {
             // Our registration, credentials or clock are wrong, which is not the user's fault.
             Verdict::ClientRefused | Verdict::ScopeRefused => None,
             // `temporarily_unavailable`, `server_error`, unknown codes, and failures on the way.
-            Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost => None,
+            Verdict::OtherwiseRefused | Verdict::NotProcessed | Verdict::MayBeLost => None,
         }
     }
 }
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_poll_without_an_answer_has_the_verdict_of_an_equivalent_response() {
-        let trouble = |unanswered| Answer::Trouble { unanswered, retry_after: None }.verdict();
-        assert_eq!((trouble(true), trouble(false)), (Some(Verdict::MayBeLost), Some(Verdict::TurnedAway)));
+        let verdict = |unanswered| Answer::Unusable { unanswered, retry_after: None }.verdict();
+        assert_eq!((verdict(true), verdict(false)), (Some(Verdict::MayBeLost), Some(Verdict::NotProcessed)));
     }
 }

@@ -429,8 +429,8 @@ impl Schedule {
         let interval = self.interval(now);
         let doubled = |times: u32, longest| interval.saturating_mul(1 << times.min(31)).min(interval.max(longest));
         let undecided = pace.longest_wait.map_or(interval, |longest| doubled(self.undecided, longest));
-        let troubled = doubled(self.troubles.saturating_sub(1), LONGEST_BACKOFF);
-        let wait = undecided.max(troubled);
+        let backoff = doubled(self.troubles.saturating_sub(1), LONGEST_BACKOFF);
+        let wait = undecided.max(backoff);
         let mut wait = wait.saturating_add(pace.jitter.of(wait));
         let held = retry_after.unwrap_or(Duration::ZERO);
         let final_wait = self.until_final_poll(now).filter(|final_wait| *final_wait < wait.max(held));

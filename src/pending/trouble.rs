@@ -48,7 +48,7 @@ impl Trouble {
             (Answer::Error { response, .. }, Some(_)) => Some(Self::stated(response, at)),
             (_, Some(error)) => Some(Self::of_error(error, at)),
             // The lease ended before the answer came.
-            (Answer::Trouble { .. }, None) => Some(Self::new(TroubleKind::Network, "timeout", at)),
+            (Answer::Unusable { .. }, None) => Some(Self::new(TroubleKind::Network, "timeout", at)),
             (_, None) => None,
         }
     }
@@ -175,7 +175,7 @@ mod tests {
         let refused = ErrorResponse::new("invalid_client", None, Some(401));
         let trouble = Trouble::of(&answer(refused.clone()), Some(&Error::new(refused)), AT).unwrap();
         assert_eq!((trouble.kind, trouble.status), (TroubleKind::ErrorResponse, Some(401)));
-        let cut_off = Answer::Trouble { unanswered: true, retry_after: None };
+        let cut_off = Answer::Unusable { unanswered: true, retry_after: None };
         assert_eq!(Trouble::of(&cut_off, None, AT).unwrap().code.as_deref(), Some("timeout"));
     }
 }

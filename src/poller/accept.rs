@@ -278,7 +278,7 @@ async fn with_late_answer(pending: &PendingAuthentication, tenant: &Tenant) -> R
     // The stored form does not contain the monotonic clock.
     copy.0.schedule = pending.0.schedule.clone();
     let Some(task) = &pending.0.in_flight else { return Ok(copy) };
-    let polled = task.look(|polled| polled.map(|polled| (polled.answer.clone(), polled.at))).await;
+    let polled = task.inspect(|polled| polled.map(|polled| (polled.answer.clone(), polled.at))).await;
     let Some((answer, at)) = polled else { return Ok(copy) };
     match copy.answered(answer, at, tenant.client.pace()) {
         Standing::Open | Standing::Succeeded => Ok(copy),

@@ -163,7 +163,7 @@ impl Acceptance {
                 if let Some(uri) = pending.interaction_uri() {
                     shared.emit(Event::InteractionRequired { id: self.id, uri: uri.clone() });
                 }
-                self.look_at_interim(pending).await;
+                self.verify_interim(pending).await;
                 Ok(Accepted::Deferred(self.id))
             }
             Ok(Exchanged::Complete(granted)) => {
@@ -338,7 +338,7 @@ impl Acceptance {
 
     /// Verifies the interim ID Token, for [`Poller::status`]. If that fails now, it is tried again at the end of the
     /// sign-in.
-    async fn look_at_interim(&self, mut pending: PendingAuthentication) {
+    async fn verify_interim(&self, mut pending: PendingAuthentication) {
         if pending.0.unverified_interim.is_none() {
             return;
         }

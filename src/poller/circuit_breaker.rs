@@ -99,13 +99,13 @@ impl CircuitBreaker {
                     self.trip(Cause::Client, now)
                 }
                 // A transient error says nothing about the client, and neither does another demand for a DPoP nonce.
-                Verdict::TurnedAway | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
+                Verdict::NotProcessed | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
                     BreakerChange::Nothing
                 }
                 Verdict::GrantRefused => self.grant_refused(grant, now),
                 _ => self.reset(),
             },
-            Answer::Trouble { .. } => BreakerChange::Nothing,
+            Answer::Unusable { .. } => BreakerChange::Nothing,
             Answer::Success(_) => self.reset(),
         }
     }

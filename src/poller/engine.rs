@@ -251,18 +251,18 @@ impl Engine {
 
     /// Whether rows may be claimed now.
     fn claims(&self) -> bool {
-        self.shared.settings.polls && self.stop.borrow().is_none() && !self.chores.is_running(Chore::Clamp)
+        self.shared.settings.polls && self.stop.borrow().is_none() && !self.chores.is_running(Chore::CorrectDueTimes)
     }
 
     /// How many more polls and verifications this replica may start.
     fn free_slots(&self) -> usize {
-        self.shared.settings.in_flight.saturating_sub(self.shared.under_way())
+        self.shared.settings.in_flight.saturating_sub(self.shared.in_flight())
     }
 
-    /// The number of polls, or of verifications, that a client may start in addition to its `under_way` ones.
-    fn share(&self, under_way: usize) -> usize {
+    /// The number of polls, or of verifications, that a client may start in addition to its `in_flight` ones.
+    fn share(&self, in_flight: usize) -> usize {
         let (free, shared_slots) = (self.free_slots(), self.shared_slots());
-        if free > shared_slots { free } else { free.saturating_sub(under_way).div_ceil(2) }
+        if free > shared_slots { free } else { free.saturating_sub(in_flight).div_ceil(2) }
     }
 
     /// The number of polls and verifications of all clients that may start at once.
@@ -307,7 +307,7 @@ impl Engine {
 
     fn finish_chore(&mut self, done: Option<Done>) {
         // The due times from earlier claims are no longer correct.
-        if matches!(done, Some((Chore::Clamp, Ok(false)))) {
+        if matches!(done, Some((Chore::CorrectDueTimes, Ok(false)))) {
             self.agenda.check_soon(self.shared.tenants().by_partition().len());
         }
         self.chores.take(&self.shared, done);

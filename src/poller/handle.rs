@@ -206,7 +206,7 @@ impl Poller {
                 in_flight: tenant.as_ref().map_or(0, |tenant| tenant.in_flight()),
                 is_refused: tenant.as_ref().is_some_and(|tenant| tenant.breaker().is_tripped()),
                 paused_for: tenant.as_ref().and_then(|tenant| tenant.pause().probe_in(now)),
-                unreachable_for: tenant.as_ref().and_then(|tenant| tenant.reach().unreachable_for(now)),
+                unreachable_for: tenant.as_ref().and_then(|tenant| tenant.reachability().unreachable_for(now)),
                 rows,
             }
         };

@@ -32,7 +32,7 @@ const LATE_ANSWER: Duration = Duration::from_secs(600);
 
 /// When a row that is given back may be claimed again.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum PutOff {
+pub(super) enum GiveBack {
     /// After this time.
     For(Duration),
     /// The store's clock was set forward by this much, so the row may not be due yet. A whole interval or `Retry-After`
@@ -109,7 +109,7 @@ impl Job {
     }
 
     /// Gives the row back without a request.
-    pub(super) fn put_off(self, put_off: PutOff) -> Option<Settlement> {
+    pub(super) fn give_back(self, give_back: GiveBack) -> Option<Settlement> {
         if self.claimed.state != State::Waiting {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
         }
@@ -118,9 +118,9 @@ impl Job {
         if self.claimed.orphaned {
             schedule.orphaned(now);
         }
-        let (interval, due_in) = match put_off {
-            PutOff::For(wait) => (schedule.held_back(now), wait),
-            PutOff::ByClock { ahead } => {
+        let (interval, due_in) = match give_back {
+            GiveBack::For(wait) => (schedule.held_back(now), wait),
+            GiveBack::ByClock { ahead } => {
                 let interval = schedule.held_back_anew(now);
                 (interval, ahead.min(interval))
             }
@@ -208,13 +208,13 @@ impl Job {
             Some(Polled { answer, error, at: _, unwanted }) => (answer, error, unwanted),
             None => {
                 self.await_late_answer(poll, &pending, &attached)?;
-                (Answer::Trouble { unanswered: true, retry_after: None }, None, None)
+                (Answer::Unusable { unanswered: true, retry_after: None }, None, None)
             }
         };
         self.tenant.measure.polled(&answer, clock.monotonic().saturating_sub(sent_at));
         tracing::Span::current().record("answer", measure::answer_name(&answer));
         self.shared.answered(&self.tenant, &answer, self.grant_by_now(grant, &pending.0.schedule));
-        self.shared.note_reach(&self.tenant, &answer, error.as_ref());
+        self.shared.note_reachability(&self.tenant, &answer, error.as_ref());
         self.revoke(unwanted, &pending);
         // The answer came within the lease. If this machine was suspended since, it is processed late.
         let late = clock.monotonic().saturating_sub(sent_at).saturating_sub(self.lease);

@@ -265,7 +265,7 @@ pub(super) fn answer_name(answer: &Answer) -> &'static str {
         Some(Verdict::Expired) => "expired",
         Some(Verdict::GrantRefused) => "failed",
         Some(Verdict::ClientRefused | Verdict::ScopeRefused) => "refused",
-        Some(Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost) => "transient_error",
+        Some(Verdict::OtherwiseRefused | Verdict::NotProcessed | Verdict::MayBeLost) => "transient_error",
     }
 }
 

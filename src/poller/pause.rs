@@ -71,7 +71,7 @@ impl Pause {
 
     /// Processes the OP's answer to a poll. The answer to a poll from before the pause does not end it.
     pub(super) fn answered(&mut self, answer: &Answer, now: Duration) -> PauseChange {
-        match (turned_away(answer), &self.0) {
+        match (not_processed(answer), &self.0) {
             (Some(Some(retry_after)), before) => {
                 let step = retry_after.clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
                 let until = now.saturating_add(step).max(before.as_ref().map_or(Duration::ZERO, |paused| paused.until));
@@ -99,11 +99,11 @@ impl Pause {
 }
 
 /// `Some` if the OP did not process the poll, with its `Retry-After` if it sent one.
-fn turned_away(answer: &Answer) -> Option<Option<Duration>> {
+fn not_processed(answer: &Answer) -> Option<Option<Duration>> {
     match answer {
-        Answer::Trouble { retry_after, .. } => Some(*retry_after),
+        Answer::Unusable { retry_after, .. } => Some(*retry_after),
         Answer::Error { response, retry_after, .. } => match response.verdict() {
-            Verdict::TurnedAway | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
+            Verdict::NotProcessed | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
                 Some(*retry_after)
             }
             _ => None,
@@ -124,7 +124,7 @@ mod tests {
     }
 
     fn busy(retry_after: Option<u64>) -> Answer {
-        Answer::Trouble { unanswered: false, retry_after: retry_after.map(seconds) }
+        Answer::Unusable { unanswered: false, retry_after: retry_after.map(seconds) }
     }
 
     fn pending() -> Answer {

@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) continue_trace: Option<ContinueTrace>,
     pub(super) tenants: Mutex<Tenants>,
     /// The clients whose last poll got no usable answer.
-    pub(super) troubled: Mutex<BTreeSet<Partition>>,
+    pub(super) failing: Mutex<BTreeSet<Partition>>,
     pub(super) watch: tokio::sync::Mutex<WatchMemory>,
     /// This replica's claims on outcomes.
     pub(super) holdings: Mutex<Holdings>,
@@ -59,7 +59,7 @@ pub(super) struct Shared {
     /// Notified after an insertion into `woken`.
     pub(super) wake_up: Notify,
     /// Polls and verifications in progress.
-    pub(super) under_way: AtomicUsize,
+    pub(super) in_flight: AtomicUsize,
     /// Answers of OPs that are being stored outside the engine.
     pub(super) settling: AtomicUsize,
     /// The exchanges whose answers are being stored.
@@ -97,8 +97,8 @@ impl Shared {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn troubled(&self) -> MutexGuard<'_, BTreeSet<Partition>> {
-        self.troubled.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn failing(&self) -> MutexGuard<'_, BTreeSet<Partition>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn holdings(&self) -> MutexGuard<'_, Holdings> {
@@ -141,8 +141,8 @@ impl Shared {
     }
 
     /// The number of polls and verifications in progress.
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way.load(Ordering::Relaxed)
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Whether an answer of an OP is being stored outside the engine.

@@ -11,7 +11,7 @@ use super::circuit_breaker::{BreakerChange, CircuitBreaker};
 use super::limits::{Limits, Meter};
 use super::measure::Measure;
 use super::pause::Pause;
-use super::reach::Reach;
+use super::reachability::Reachability;
 use crate::client::Client;
 use crate::store::Partition;
 
@@ -32,7 +32,7 @@ pub(super) struct Tenant {
     pause: Arc<Mutex<Pause>>,
     /// Whether the current pause was reported.
     pub(super) pause_emitted: Arc<AtomicBool>,
-    reach: Arc<Mutex<Reach>>,
+    reachability: Arc<Mutex<Reachability>>,
     pub(super) in_flight: Arc<AtomicUsize>,
     pub(super) verifying: Arc<AtomicUsize>,
     /// The number of polls in a row that were given back because they were too late to be sent.
@@ -66,7 +66,7 @@ impl Tenant {
             breaker: Arc::default(),
             pause: Arc::default(),
             pause_emitted: Arc::default(),
-            reach: Arc::default(),
+            reachability: Arc::default(),
             in_flight: Arc::default(),
             verifying: Arc::default(),
             late: Arc::default(),
@@ -87,7 +87,7 @@ impl Tenant {
             breaker: self.breaker.clone(),
             pause: self.pause.clone(),
             pause_emitted: self.pause_emitted.clone(),
-            reach: self.reach.clone(),
+            reachability: self.reachability.clone(),
             in_flight: self.in_flight.clone(),
             verifying: self.verifying.clone(),
             late: self.late.clone(),
@@ -156,8 +156,8 @@ impl Tenant {
         self.pause.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn reach(&self) -> MutexGuard<'_, Reach> {
-        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn reachability(&self) -> MutexGuard<'_, Reachability> {
+        self.reachability.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn in_flight(&self) -> usize {

@@ -92,7 +92,7 @@ impl Tenants {
 
     /// Records which OPs do not name themselves in their responses, if that became known after their clients were
     /// added. It checks all clients.
-    pub(super) fn look_for_silent_ops(&mut self) {
+    pub(super) fn update_silent_ops(&mut self) {
         for Listed { tenant, arrival } in self.listed.values_mut() {
             let Some((place, was_silent)) = arrival else { continue };
             let is_silent = tenant.client.is_known_to_lack_iss();
@@ -121,7 +121,7 @@ struct Arrivals {
     ends: BTreeMap<(String, String), Issuers>,
     /// The number of entries that were checked, for a test.
     #[cfg(test)]
-    looks: std::cell::Cell<usize>,
+    lookups: std::cell::Cell<usize>,
 }
 
 /// The OPs whose responses arrive in one place, and how many clients each has there.
@@ -141,7 +141,7 @@ impl Arrivals {
         let mut issuers = whole.chain(self.ends.get(&key));
         issuers.find_map(|issuers| {
             let issuers = if is_silent { &issuers.all } else { &issuers.silent };
-            issuers.keys().inspect(|_| self.count_look()).find(|other| **other != issuer).cloned()
+            issuers.keys().inspect(|_| self.count_lookup()).find(|other| **other != issuer).cloned()
         })
     }
 
@@ -169,9 +169,9 @@ impl Arrivals {
     }
 
     #[cfg_attr(not(test), expect(clippy::unused_self))]
-    fn count_look(&self) {
+    fn count_lookup(&self) {
         #[cfg(test)]
-        self.looks.set(self.looks.get() + 1);
+        self.lookups.set(self.lookups.get() + 1);
     }
 }
 
@@ -209,16 +209,16 @@ mod tests {
             let shared = ArrivalPlace::of("https://rp.test/a/b/callback");
             let own = ArrivalPlace::of(&format!("https://rp.test/{number}/callback"));
             for place in [&shared, &own] {
-                arrivals.looks.set(0);
+                arrivals.lookups.set(0);
                 assert_eq!(arrivals.confusable(place, &issuer, false), None);
-                assert!(arrivals.looks.get() <= 2, "{} entries for client {number}", arrivals.looks.get());
+                assert!(arrivals.lookups.get() <= 2, "{} entries for client {number}", arrivals.lookups.get());
                 arrivals.add(place, &issuer, false);
             }
         }
-        arrivals.looks.set(0);
+        arrivals.lookups.set(0);
         let place = ArrivalPlace::of("https://rp.test/callback");
         assert!(arrivals.confusable(&place, "https://op-1.test", true).is_some(), "an OP that does not name itself");
-        assert!(arrivals.looks.get() <= 2, "{} entries", arrivals.looks.get());
+        assert!(arrivals.lookups.get() <= 2, "{} entries", arrivals.lookups.get());
     }
 
     fn redirect_uri() -> impl Strategy<Value = String> {

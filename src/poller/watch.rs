@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::event::Event;
 use super::measure;
-use super::reach::Unreachable;
+use super::reachability::Unreachable;
 use super::record::FORMAT;
 use super::reminders::Cause;
 use super::shared::Shared;
@@ -34,29 +34,29 @@ impl Shared {
     pub(super) fn watch(&self) {
         self.drop_overdue_deliveries();
         self.report_unreachable();
-        self.tenants().look_for_silent_ops();
+        self.tenants().update_silent_ops();
     }
 
     /// Searches the store for rows that operators should be alerted to.
     pub(super) async fn count_rows(&self) {
         let Ok(mut watch) = self.watch.try_lock() else { return };
-        watch.look_at_keys(self).await;
+        watch.check_keys(self).await;
         if self.settings.polls {
-            watch.look_at_clients(self).await;
+            watch.check_clients(self).await;
         }
     }
 
     /// Records whether a poll got a usable answer.
-    pub(super) fn note_reach(&self, tenant: &Tenant, answer: &Answer, error: Option<&Error>) {
+    pub(super) fn note_reachability(&self, tenant: &Tenant, answer: &Answer, error: Option<&Error>) {
         if tenant.is_retired() {
             return;
         }
-        match trouble(answer, error) {
-            Some(cause) => self.note_trouble(tenant, cause),
+        match failure(answer, error) {
+            Some(cause) => self.note_failure(tenant, cause),
             None => {
                 let now = self.clock.monotonic();
-                let recovered = tenant.reach().answered(now);
-                self.troubled().remove(&tenant.partition);
+                let recovered = tenant.reachability().answered(now);
+                self.failing().remove(&tenant.partition);
                 if let Some(silence) = recovered {
                     self.emit_recovered(tenant, silence);
                 }
@@ -68,38 +68,37 @@ impl Shared {
     /// is fetched. If the preparation was short, the OP did not cause the delay.
     pub(super) fn note_unsent(&self, tenant: &Tenant, preparation: Duration) {
         if preparation >= LONG_PREPARATION && !tenant.is_retired() {
-            self.note_trouble(tenant, "the OP's metadata did not arrive in time".to_owned());
+            self.note_failure(tenant, "the OP's metadata did not arrive in time".to_owned());
         }
     }
 
-    fn note_trouble(&self, tenant: &Tenant, cause: String) {
-        tenant.reach().failed(cause, self.clock.monotonic());
-        self.troubled().insert(tenant.partition);
+    fn note_failure(&self, tenant: &Tenant, cause: String) {
+        tenant.reachability().failed(cause, self.clock.monotonic());
+        self.failing().insert(tenant.partition);
         self.emit_unreachable(tenant);
     }
 
-    /// Forgets the trouble of a client without pending sign-ins, because it sends no poll whose answer would end the
-    /// trouble.
-    fn forget_trouble(&self, tenant: &Tenant) {
-        if self.troubled().remove(&tenant.partition) {
-            tenant.reach().forget();
+    /// Forgets the failures of a client without pending sign-ins, because it sends no poll whose answer would end them.
+    fn forget_failures(&self, tenant: &Tenant) {
+        if self.failing().remove(&tenant.partition) {
+            tenant.reachability().forget();
             tenant.measure.set_unreachable(false);
         }
     }
 
     fn report_unreachable(&self) {
-        let troubled: Vec<_> = self.troubled().iter().copied().collect();
-        for partition in troubled {
+        let failing: Vec<_> = self.failing().iter().copied().collect();
+        for partition in failing {
             match self.tenant(partition) {
                 Some(tenant) => self.emit_unreachable(&tenant),
-                None => drop(self.troubled().remove(&partition)),
+                None => drop(self.failing().remove(&partition)),
             }
         }
     }
 
     /// Reports that an OP gives no usable answers, if a report is due.
     fn emit_unreachable(&self, tenant: &Tenant) {
-        let report = tenant.reach().report(self.clock.monotonic());
+        let report = tenant.reachability().report(self.clock.monotonic());
         let Some(Unreachable { silence, polls, cause }) = report else { return };
         let (issuer, client_id, seconds) = (tenant.client.issuer(), tenant.client.client_id(), silence.as_secs());
         tracing::warn!(issuer, client_id, seconds, polls, cause = &*cause, "the OP gives no usable answer to polls");
@@ -118,7 +117,7 @@ impl Shared {
 
 impl WatchMemory {
     /// Searches for rows that no claim of this replica takes, because it cannot open them.
-    async fn look_at_keys(&mut self, shared: &Shared) {
+    async fn check_keys(&mut self, shared: &Shared) {
         let began = shared.clock.monotonic();
         if began < self.keys_at {
             return;
@@ -153,7 +152,7 @@ impl WatchMemory {
     }
 
     /// Searches for rows of clients that the poller does not have.
-    async fn look_at_clients(&mut self, shared: &Shared) {
+    async fn check_clients(&mut self, shared: &Shared) {
         let began = shared.clock.monotonic();
         if began < self.stats_at {
             return;
@@ -172,7 +171,7 @@ impl WatchMemory {
             let rows = stats.get(&tenant.partition);
             tenant.measure.counted(rows.unwrap_or(&PartitionStats::empty(tenant.partition)));
             if rows.is_none_or(|rows| rows.waiting == 0) {
-                shared.forget_trouble(&tenant);
+                shared.forget_failures(&tenant);
             }
         }
         let is_unknown = |rows: &&PartitionStats| rows.open() > 0 && shared.tenant(rows.partition).is_none();
@@ -197,10 +196,10 @@ impl WatchMemory {
 }
 
 /// The reason why a poll got no usable answer. A refusal of the client is a usable answer, because the OP is reachable.
-fn trouble(answer: &Answer, error: Option<&Error>) -> Option<String> {
+fn failure(answer: &Answer, error: Option<&Error>) -> Option<String> {
     let response = answer.error_response();
     let is_trouble =
-        matches!(answer.verdict(), Some(Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost))
+        matches!(answer.verdict(), Some(Verdict::OtherwiseRefused | Verdict::NotProcessed | Verdict::MayBeLost))
             || response.is_some_and(|response| response.code() == "use_dpop_nonce");
     let cause = || response.map(ErrorResponse::to_string).or_else(|| error.map(Error::to_string));
     is_trouble.then(|| cause().unwrap_or_else(|| "no answer in time".to_owned()))

@@ -18,7 +18,7 @@ use crate::task::{self, Task};
 
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// A value that is younger than this is not fetched again because it may be outdated.
-const DOUBT_COOLDOWN: Duration = Duration::from_secs(60);
+const SUSPECT_COOLDOWN: Duration = Duration::from_secs(60);
 /// How long a caller waits for a newer value if the old one is usable but may be outdated.
 pub(super) const NEWER_PATIENCE: Duration = Duration::from_secs(3);
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(5 * 60);
@@ -55,7 +55,7 @@ struct Kept<T> {
     fetched_at: Duration,
     lifetime: Duration,
     /// Whether the value may be outdated.
-    is_doubted: bool,
+    is_suspect: bool,
 }
 
 /// The last failure, which the next callers get, so that an unavailable OP does not get a request from each of them.
@@ -131,7 +131,7 @@ impl<T: Clone + Send + 'static> Cached<T> {
         F: Future<Output = Result<Fetched<T>, Error>> + Send + 'static,
     {
         loop {
-            let patience = if self.is_doubted() { patience.max(NEWER_PATIENCE) } else { patience };
+            let patience = if self.is_suspect() { patience.max(NEWER_PATIENCE) } else { patience };
             let mut flight = match self.step(&current, &fetch) {
                 Step::Settled(result) => return result,
                 Step::Flight(flight) => flight,
@@ -220,11 +220,11 @@ impl<T: Clone + Send + 'static> Cached<T> {
 
     /// Marks the value as possibly outdated, so that it is fetched again before its next use, unless it was fetched a
     /// moment ago.
-    pub(super) fn doubt(&self) {
+    pub(super) fn mark_suspect(&self) {
         let now = self.about.clock.monotonic();
-        if let Some(kept) = self.state().kept.as_mut().filter(|kept| kept.age(now) >= DOUBT_COOLDOWN) {
+        if let Some(kept) = self.state().kept.as_mut().filter(|kept| kept.age(now) >= SUSPECT_COOLDOWN) {
             kept.lifetime = Duration::ZERO;
-            kept.is_doubted = true;
+            kept.is_suspect = true;
         }
     }
 
@@ -232,8 +232,8 @@ impl<T: Clone + Send + 'static> Cached<T> {
         self.about.clock.monotonic()
     }
 
-    fn is_doubted(&self) -> bool {
-        self.state().kept.as_ref().is_some_and(|kept| kept.is_doubted)
+    fn is_suspect(&self) -> bool {
+        self.state().kept.as_ref().is_some_and(|kept| kept.is_suspect)
     }
 
     /// The last fetched value, while it may be used.
@@ -267,7 +267,7 @@ fn record<T: Clone>(
     let mut state = lock(state);
     let error = match fetched {
         Ok(Fetched { value, lifetime }) => {
-            state.kept = Some(Kept { value, fetched_at: asked_at, lifetime, is_doubted: false });
+            state.kept = Some(Kept { value, fetched_at: asked_at, lifetime, is_suspect: false });
             state.failure = None;
             state.warned_at = None;
             return;
@@ -277,7 +277,7 @@ fn record<T: Clone>(
     let chance = random::bytes(&*about.random).map_or(0, u8::from_be_bytes);
     let failures = Failures::after(state.failure.as_ref().map(|failed| failed.failures), now, chance);
     if let Some(kept) = &mut state.kept {
-        kept.is_doubted = false;
+        kept.is_suspect = false;
     }
     let serves = serves.is_none_or(|limit| state.kept.as_ref().is_some_and(|kept| kept.age(now) < limit));
     let age = state.kept.as_ref().filter(|_| serves).map(|kept| kept.age(now));

@@ -55,14 +55,14 @@ struct Site {
     pages: Mutex<BTreeMap<String, (u16, HeaderMap, Bytes)>>,
     visits: Mutex<Vec<String>>,
     /// A request is answered as soon as it gets a permit.
-    gate: Semaphore,
+    permits: Semaphore,
 }
 
 impl HttpClient for Site {
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
         Box::pin(async move {
             self.visits.lock().unwrap().push(request.url.to_string());
-            let _permit = self.gate.acquire().await.unwrap();
+            let _permit = self.permits.acquire().await.unwrap();
             let (status, headers, body) = match self.pages.lock().unwrap().get(request.url.as_str()) {
                 None => return Err(HttpError::not_sent(TransportProblem::Connect)),
                 Some(page) => page.clone(),
@@ -80,7 +80,8 @@ struct Op {
 
 impl Op {
     fn new(issuer: &str) -> Self {
-        let site = Arc::new(Site { pages: Mutex::default(), visits: Mutex::default(), gate: Semaphore::new(PERMITS) });
+        let site =
+            Arc::new(Site { pages: Mutex::default(), visits: Mutex::default(), permits: Semaphore::new(PERMITS) });
         let clock = Arc::new(ManualClock::default());
         let endpoints = Arc::new(Endpoints::new(site.clone(), clock.clone(), Arc::new(SystemRandom)));
         let (urls, clients_clock) = (UrlPolicy::default(), clock.clone());
@@ -126,11 +127,11 @@ impl Op {
 
     /// Holds back every answer until [`open`](Self::open).
     fn close(&self) {
-        assert_eq!(self.site.gate.forget_permits(PERMITS), PERMITS);
+        assert_eq!(self.site.permits.forget_permits(PERMITS), PERMITS);
     }
 
     fn open(&self) {
-        self.site.gate.add_permits(PERMITS);
+        self.site.permits.add_permits(PERMITS);
     }
 
     /// Verifies a JWT that only the key with this `kid` verifies.

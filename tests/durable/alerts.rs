@@ -9,10 +9,10 @@ use openid_deferred::store::{NewProcess, Partition, ProcessId, Reseal, SealedBod
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestClock};
 use openid_deferred::{Keyring, Outcome, Poller, SealingKey};
 
+use crate::faulty_store::FaultyStore;
 use crate::support::{
     CLIENT_ID, HOUR, SECOND, World, client_of, happened, keyring, next, poller_of, provider, world_of,
 };
-use crate::troubled::Troubled;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -261,7 +261,7 @@ async fn rows_of_clients_that_appear_after_the_start_are_reported_within_a_minut
 #[tokio::test]
 async fn a_store_that_counts_slowly_counts_rarely() {
     let clock = TestClock::automatic();
-    let store = Troubled::on(&clock);
+    let store = FaultyStore::on(&clock);
     let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone()));
     let _poller = builder.random(Arc::new(SeededRandom::new(3))).start().await.unwrap();
     let sleep = async |time| openid_deferred::Clock::sleep(&clock, time).await;
@@ -283,8 +283,8 @@ async fn a_stream_of_outcomes_calls_the_store_after_decisions_and_not_after_each
     let clock = TestClock::automatic();
     let op = provider(&clock).decisions(DecisionPolicy::after_polls(20)).start().unwrap();
     let client = client_of(&op, &clock).build().unwrap();
-    let store = Troubled::on(&clock);
-    store.set_look_every(HOUR);
+    let store = FaultyStore::on(&clock);
+    store.set_check_interval(HOUR);
     let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone())).client(client.clone());
     let poller = builder.random(Arc::new(SeededRandom::new(3))).start().await.unwrap();
     for _ in 0..10 {

@@ -9,11 +9,11 @@ use openid_deferred::poller::{AcceptedSignIn, Event};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestClient, TestClock, TestProvider};
 use openid_deferred::{Client, ClientAuthentication, ErrorKind, Outcome, Poller};
 
+use crate::faulty_store::{self, FaultyStore};
 use crate::support::{
     CLIENT_ID, CLIENT_SECRET, HOUR, REDIRECT_URI, SECOND, World, client_of, happened, keyring, next, poller_of,
     provider, world_of,
 };
-use crate::troubled::{self, Troubled};
 
 const NEW_SECRET: &str = "the secret of after";
 
@@ -154,7 +154,7 @@ fn clients(op: &TestProvider, clock: &TestClock, count: usize) -> Vec<Client> {
 async fn adding_ten_thousand_clients_does_not_call_the_store_for_each() {
     let clock = TestClock::automatic();
     let op = provider(&clock).start().unwrap();
-    let store = Troubled::on(&clock);
+    let store = FaultyStore::on(&clock);
     let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone()));
     let poller = builder.random(Arc::new(SeededRandom::new(3))).start().await.unwrap();
     openid_deferred::Clock::sleep(&clock, SECOND).await;
@@ -206,7 +206,7 @@ async fn many_outcomes_of_one_client_do_not_delay_those_of_another() {
 
 #[tokio::test]
 async fn a_client_that_is_removed_while_its_rows_are_claimed_loses_no_outcome() {
-    let world = troubled::world_with(
+    let world = faulty_store::world_with(
         |op| op.interval(60 * SECOND).expires_in(150 * SECOND).decisions(DecisionPolicy::scripted()),
         |client| client,
     )

@@ -6,8 +6,8 @@ use openid_deferred::poller::{Event, Events};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestProviderBuilder};
 use openid_deferred::{Clock as _, DpopMode, Outcome};
 
+use crate::faulty_store::{World, world_with};
 use crate::support::{HOUR, SECOND, happened, world_of};
-use crate::troubled::{World, world_with};
 
 const PROCESSES: usize = 200;
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -96,7 +96,7 @@ async fn a_single_row_whose_claim_shows_each_small_jump_is_polled() {
     let op = |op: TestProviderBuilder| op.interval(HOUR).no_expiry().decisions(DecisionPolicy::scripted());
     let world = world_with(op, |client| client).await;
     // The poller looks only when something is due, so each claim is the first to see the jumps since the last one.
-    world.store.set_look_every(100 * HOUR);
+    world.store.set_check_interval(100 * HOUR);
     world.waiting().await;
     for _ in 0..48 {
         world.store.jump_forward(6 * SECOND);

@@ -91,7 +91,7 @@ async fn collect(world: &World, mut waiting: BTreeSet<openid_deferred::store::Pr
 #[tokio::test]
 async fn a_ping_advances_a_poll_whose_replica_died_when_its_lease_expires() {
     let mut world =
-        crate::troubled::world_with(|op| op.interval(HOUR).decisions(DecisionPolicy::scripted()), |client| client)
+        crate::faulty_store::world_with(|op| op.interval(HOUR).decisions(DecisionPolicy::scripted()), |client| client)
             .await;
     world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, HOUR));

@@ -206,8 +206,8 @@ async fn polls_in_flight_of_all_clients_do_not_exceed_the_limit() {
 }
 
 /// This many clients of one provider, in one poller on a store that counts calls.
-async fn many_clients(clients: usize) -> (crate::troubled::World, Vec<openid_deferred::Client>) {
-    let world = crate::troubled::world_with(
+async fn many_clients(clients: usize) -> (crate::faulty_store::World, Vec<openid_deferred::Client>) {
+    let world = crate::faulty_store::world_with(
         |op| op.decisions(DecisionPolicy::scripted()).no_expiry(),
         |client| client.final_poll_margin(None),
     )
@@ -254,7 +254,7 @@ async fn a_sign_in_accepted_by_another_replica_for_an_idle_client_is_polled_soon
     let (world, clients) = many_clients(300).await;
     world.sleep(120 * SECOND).await;
     // A replica that only takes users and notifies no other replica.
-    let front = crate::troubled::poller_on(&world.store, &world.clock, 77).client(clients[123].clone());
+    let front = crate::faulty_store::poller_on(&world.store, &world.clock, 77).client(clients[123].clone());
     let front = front.connect().await.expect("it connects");
     let (url, session) = clients[123].authorize().start().await.expect("the request can be made");
     let accepted = front.authorization_response(&world.op.visit(url).query(), session).await;

@@ -8,8 +8,8 @@ use openid_deferred::poller::{Event, PollerBuilder};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery};
 use openid_deferred::{Clock as _, Outcome};
 
+use crate::faulty_store;
 use crate::support::{HOUR, SECOND, World, happened, next, world, world_with};
-use crate::troubled;
 
 #[tokio::test]
 async fn a_dropped_outcome_is_delivered_again_after_growing_pauses() {
@@ -157,8 +157,8 @@ async fn a_graceful_shutdown_releases_prefetched_outcomes() {
 }
 
 /// A world with a slow store and an undelivered outcome.
-async fn decided_in_a_slow_store() -> troubled::World {
-    let world = troubled::world(DecisionPolicy::immediately()).await;
+async fn decided_in_a_slow_store() -> faulty_store::World {
+    let world = faulty_store::world(DecisionPolicy::immediately()).await;
     world.waiting().await;
     while world.poller.stats().await.unwrap()[0].rows.decided == 0 {
         world.sleep(SECOND).await;
@@ -386,7 +386,7 @@ async fn an_outcome_claimed_by_a_dropped_next_is_not_delivered_after_its_acknowl
 
 #[tokio::test]
 async fn a_consumer_that_drops_next_and_hangs_leaves_no_store_call_in_flight() {
-    let world = troubled::world(DecisionPolicy::immediately()).await;
+    let world = faulty_store::world(DecisionPolicy::immediately()).await;
     for _ in 0..3 {
         world.waiting().await;
     }
@@ -403,7 +403,7 @@ async fn a_consumer_that_drops_next_and_hangs_leaves_no_store_call_in_flight() {
         () = world.clock.sleep(SECOND) => {}
     }
     world.sleep(60 * SECOND).await;
-    assert_eq!(world.store.under_way("extend_outcomes"), 0, "it would keep a connection of the store's pool");
+    assert_eq!(world.store.in_flight("extend_outcomes"), 0, "it would keep a connection of the store's pool");
     world.store.delay("extend_outcomes", Duration::ZERO);
     for _ in 0..2 {
         next(&mut outcomes).await.acknowledge().await.unwrap();

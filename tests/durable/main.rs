@@ -1,7 +1,7 @@
 //! The durable poller against a strict OpenID Provider, on simulated time: one test for each case, named as a sentence.
 
+mod faulty_store;
 mod support;
-mod troubled;
 
 mod alerts;
 mod axum;

@@ -348,7 +348,7 @@ async fn polling_continues_if_the_op_has_not_decided_although_the_clock_shows_th
 
 #[tokio::test]
 async fn ten_polls_a_second_cost_about_one_store_call_each() {
-    let world = crate::troubled::world_with(
+    let world = crate::faulty_store::world_with(
         |op| op.no_expiry().decisions(DecisionPolicy::scripted()),
         |client| client.final_poll_margin(None),
     )
@@ -374,7 +374,8 @@ async fn ten_polls_a_second_cost_about_one_store_call_each() {
 #[tokio::test]
 async fn a_single_sign_in_costs_at_most_three_store_calls_for_each_poll() {
     let world =
-        crate::troubled::world_with(|op| op.no_expiry().decisions(DecisionPolicy::scripted()), |client| client).await;
+        crate::faulty_store::world_with(|op| op.no_expiry().decisions(DecisionPolicy::scripted()), |client| client)
+            .await;
     world.waiting().await;
     world.sleep(60 * SECOND).await;
     let polls = world.polls();

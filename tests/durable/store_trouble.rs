@@ -17,10 +17,10 @@ use openid_deferred::{
     SigningAlgorithm, SigningKey,
 };
 
+use crate::faulty_store::{FaultyStore, World, poller_on, world, world_with};
 use crate::support::{
     CLIENT_ID, HOUR, REDIRECT_URI, SECOND, client_of, happened, keyring, next, ping_request, provider,
 };
-use crate::troubled::{Troubled, World, poller_on, world, world_with};
 
 #[tokio::test]
 async fn a_store_that_is_down_before_the_exchange_leaves_the_code_unspent() {
@@ -130,7 +130,7 @@ async fn an_ephemeral_keyring_is_refused_for_a_persistent_store() {
 #[tokio::test]
 async fn counting_the_rows_of_an_unavailable_store_is_retried_with_pauses() {
     let clock = TestClock::new();
-    let store = Troubled::on(&clock);
+    let store = FaultyStore::on(&clock);
     let _poller = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock)).start().await.unwrap();
     store.set_down(true);
     for _ in 0..1_000 {
@@ -300,7 +300,7 @@ async fn a_signer_that_panics_costs_one_poll_and_ends_no_sign_in() {
     let panics = Arc::new(AtomicUsize::new(0));
     let signer = FaultySigner(key, panics.clone());
     let client = client_of(&op, &clock).authentication(ClientAuthentication::private_key_jwt(signer)).build().unwrap();
-    let store = Troubled::on(&clock);
+    let store = FaultyStore::on(&clock);
     let poller = poller_on(&store, &clock, 3).client(client.clone()).start().await.unwrap();
     let mut events = poller.events();
     let world = World { op, clock, client, store, poller };

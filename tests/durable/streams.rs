@@ -8,8 +8,8 @@ use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
 use openid_deferred::{Client, Outcome};
 
 use crate::documents::Log;
+use crate::faulty_store;
 use crate::support::{HOUR, SECOND, client_of, happened, next, poller_of, world, world_of};
-use crate::troubled;
 
 #[tokio::test]
 async fn a_poller_runs_while_a_stream_of_its_outcomes_exists() {
@@ -58,7 +58,7 @@ async fn outcomes_and_events_are_streams() {
 
 #[tokio::test]
 async fn a_stale_claim_of_a_stream_is_not_delivered_after_the_acknowledgement() {
-    let world = troubled::world(DecisionPolicy::immediately()).await;
+    let world = faulty_store::world(DecisionPolicy::immediately()).await;
     world.waiting().await;
     let hung = next(&mut world.poller.outcomes()).await;
     // Its lease is no longer renewed, and runs out.

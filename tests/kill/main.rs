@@ -2,14 +2,14 @@
 //! unavailable for a while. The provider runs in the test, and its records show what really happened.
 
 mod chance;
-mod errand;
+mod faults;
+mod flow;
 mod outage;
 #[path = "../shared/server.rs"]
 mod server;
 mod service;
 mod trial;
 mod verdict;
-mod weather;
 
 use std::time::Duration;
 

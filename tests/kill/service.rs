@@ -86,7 +86,7 @@ pub struct Service {
     store: StoreOf,
     pub browser: reqwest::Client,
     /// Only one user at a time is at the OP, so that their sign-in can be identified.
-    pub turnstile: Mutex<()>,
+    pub user_at_op: Mutex<()>,
     visits: Mutex<BTreeMap<u32, Visit>>,
     front: Mutex<Worker>,
 }
@@ -147,7 +147,7 @@ impl Service {
             folder,
             store,
             browser: browser.build().expect("a browser"),
-            turnstile: Mutex::default(),
+            user_at_op: Mutex::default(),
             visits: Mutex::default(),
         })
     }

@@ -10,9 +10,9 @@ use openid_deferred::{Clock as _, SystemClock};
 use tokio::task::JoinSet;
 
 use crate::chance::Chance;
+use crate::faults::Faults;
 use crate::service::{MOMENT, Service, Setting, Worker};
 use crate::verdict::{Decision, Interruptions, Verdict};
-use crate::weather::Weather;
 
 /// The number of users who sign in at a time.
 const CROWD: u32 = 8;
@@ -60,9 +60,9 @@ impl Trial {
             stopped: BTreeMap::new(),
             interruptions: Interruptions::default(),
         };
-        let mut weather = self.trouble_every.map(|pause| Weather::every(pause, self.review));
+        let mut faults = self.trouble_every.map(|pause| Faults::every(pause, self.review));
         let mut reviewers = Reviewers { longest: self.review, decisions: BTreeMap::new(), plans: BTreeSet::new() };
-        let is_calm = weather.is_none();
+        let is_calm = faults.is_none();
         let mut users = crowd(&service, self.processes, is_calm);
         let store = service.open_store().await;
         let _snapshot = match self.snapshot {
@@ -79,11 +79,11 @@ impl Trial {
             killer.work(&service, &chance, now);
             if killer.left == 0 {
                 // Towards the end there are too few polls for all faults to occur.
-                weather = None;
+                faults = None;
                 service.op.behave();
             }
-            if let Some(weather) = &mut weather {
-                weather.work(&service.op, &chance, now);
+            if let Some(faults) = &mut faults {
+                faults.work(&service.op, &chance, now);
             }
             if now - looked > Duration::from_millis(250) {
                 looked = now;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use openid_deferred::testing::{Endpoint, RecordedRequest, RequestRule};
 use serde_json::Value;
 
-use crate::errand::{Errand, identifier, key};
+use crate::faults::{DELAY, breaks_connections, is_delayed, is_spoilt};
+use crate::flow::{Flow, identifier, key};
 use crate::service::{Service, Visit};
-use crate::weather::{DELAY, breaks_connections, is_delayed, is_spoilt};
 
 /// The decision of the reviewer of a sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Verdict {
             let history = History { exchanges, polls, interruptions, breaks: &breaks };
             let outcome = outcomes.get(user).map_or("none", |line| line["outcome"].as_str().expect("it is text"));
             let detail = outcomes.get(user).map_or(&Value::Null, |line| &line["detail"]);
-            let success = Errand::of_user(*user).success(*user);
+            let success = Flow::of_user(*user).success(*user);
             let is_success = (outcome, detail) == (success.0, &success.1);
             let outcome = if is_success { "success" } else { outcome };
             let is_right = is_right(decisions[user], outcome, visit, &history);

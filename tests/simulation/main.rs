@@ -5,12 +5,13 @@
 //! - `SIMULATION_SEEDS=1000000`: their number, instead;
 //! - `SIMULATION_FROM=1`: the first seed;
 //! - `SIMULATION_GO_ON=1`: report every seed that breaks a rule instead of stopping at the first one;
-//! - `SIMULATION_WORLDS=crowd,suspends`: only worlds with these kinds of trouble (`weather::Kind` has their names);
+//! - `SIMULATION_WORLDS=crowd,suspends`: only worlds with these kinds of trouble (`faults::Kind` has their names);
 //!   `all`, the default, draws from all kinds, `none` from none;
 //! - `SIMULATION_SEED=123 cargo test --all-features --test simulation -- one_seed`: only this seed, with a log of all
 //!   events.
 
 mod chance;
+mod faults;
 mod life;
 mod network;
 mod op;
@@ -20,7 +21,6 @@ mod replica;
 mod store;
 mod users;
 mod watched;
-mod weather;
 mod world;
 
 use std::cell::Cell;
@@ -29,8 +29,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use faults::Worlds;
 use oracle::Counts;
-use weather::Worlds;
 
 /// The panic of a store's client in some worlds. Any other panic breaks a rule.
 struct PlannedPanic;

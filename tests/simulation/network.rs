@@ -15,9 +15,9 @@ use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpRespons
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use crate::faults::Part;
 use crate::life::{Life, mortal};
 use crate::op::{self, Reply, Said, client_of};
-use crate::weather::Part;
 use crate::world::{HOUR, World, spawn};
 
 /// An answer that takes longer delays others.
@@ -65,7 +65,7 @@ async fn send(world: &Arc<World>, life: &Arc<Life>, request: HttpRequest) -> Res
         if let Some((label, number)) = flight.label.zip(flight.number) {
             world.oracle().off_the_wire(label, number);
         }
-        world.sleep_a_little(world.weather.latency).await;
+        world.sleep_a_little(world.faults.latency).await;
         flight.end(None, false, None);
         return Err(HttpError::not_sent(TransportProblem::Connect));
     }
@@ -181,22 +181,22 @@ impl World {
         if self.is_out(Part::Op) || (path == "/jwks" && self.is_out(Part::Keys)) {
             return self.chance.pick(&[Fate::NotSent, Fate::NotSent, Fate::LostBefore, Fate::GatewayBefore]);
         }
-        if self.strikes(self.weather.wire_fault) {
+        if self.strikes(self.faults.wire_fault) {
             return self.chance.pick(&[Fate::NotSent, Fate::LostBefore, Fate::LostAfter, Fate::LostAfter]);
         }
-        if self.strikes(self.weather.garbage) {
+        if self.strikes(self.faults.garbage) {
             return self.chance.pick(&[Fate::GatewayBefore, Fate::GatewayAfter]);
         }
         Fate::Well
     }
 
     fn latency(&self, timeout: Duration) -> Duration {
-        if self.strikes(self.weather.slow) {
+        if self.strikes(self.faults.slow) {
             // Held until shortly before the client gives up, or slightly longer.
             return timeout.mul_f64(0.5) + self.chance.up_to(timeout.mul_f64(0.6));
         }
-        match self.now() < self.weather.calm_at {
-            true => self.chance.up_to(self.weather.latency),
+        match self.now() < self.faults.calm_at {
+            true => self.chance.up_to(self.faults.latency),
             false => Duration::ZERO,
         }
     }
@@ -231,7 +231,7 @@ impl World {
     }
 
     fn retry_after(&self) -> Duration {
-        let longest = self.weather.rare.longest_retry_after.unwrap_or(HOUR);
+        let longest = self.faults.rare.longest_retry_after.unwrap_or(HOUR);
         let wait = self.chance.between(Duration::from_secs(1), longest);
         Duration::from_secs(wait.as_secs())
     }

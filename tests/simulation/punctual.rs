@@ -181,7 +181,7 @@ impl Owed {
 
     /// The error of due times after the store's clock was set, however they are corrected.
     fn after_jump(&self, quiet: &Quiet) -> Duration {
-        match quiet.clock_set_at.max(quiet.clamped_at) {
+        match quiet.clock_set_at.max(quiet.corrected_at) {
             Some(at) if at >= self.planned_at => LONGEST_LEASE + self.interval * 2 + quiet.unnoticed(),
             _ => Duration::ZERO,
         }
@@ -217,7 +217,7 @@ pub struct Quiet {
     /// When the store's clock was last set.
     pub clock_set_at: Option<Duration>,
     /// When due times were last corrected, including those that were planned since the clock was set.
-    pub clamped_at: Option<Duration>,
+    pub corrected_at: Option<Duration>,
     /// The time by which the clock was set back since then.
     pub set_back: Duration,
     /// When each replica first got an answer from the store, and so knew the time of its clock.

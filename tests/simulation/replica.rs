@@ -51,7 +51,7 @@ pub async fn keep_running(world: Arc<World>, slot: usize) {
         if let Some(replica) = started {
             world.slots()[slot] = Some(replica.clone());
             // If consumers may hang, one of them never does.
-            let consumers = chance.pick(&[1, 1, 2]) + u64::from(world.weather.rare.hung_consumers > 0.0);
+            let consumers = chance.pick(&[1, 1, 2]) + u64::from(world.faults.rare.hung_consumers > 0.0);
             for number in 0..consumers {
                 spawn(mortal(life.clone(), take_outcomes(world.clone(), replica.clone(), number)));
             }
@@ -72,7 +72,7 @@ async fn serve(world: &World, replica: &Replica) {
         () = replica.life.ended() => return,
         () = world.sleep(release) => {}
     }
-    if world.now() >= world.weather.calm_at {
+    if world.now() >= world.faults.calm_at {
         return replica.life.ended().await;
     }
     // It may die within a second of going on.
@@ -100,10 +100,10 @@ async fn serve(world: &World, replica: &Replica) {
 fn limits(world: &World) -> Limits {
     let chance = &world.chance;
     let in_flight = chance.pick(&[1, 4, 64]);
-    let mut limits = Limits::new().in_flight(if world.weather.rare.crowd.is_some() { 64 } else { in_flight });
+    let mut limits = Limits::new().in_flight(if world.faults.rare.crowd.is_some() { 64 } else { in_flight });
     if chance.odds(0.2) {
         let rate = chance.pick(&[1, 7, 50]);
-        let rate = if world.weather.rare.crowd.is_some() { 50 } else { rate };
+        let rate = if world.faults.rare.crowd.is_some() { 50 } else { rate };
         limits = limits.rate(rate, Duration::from_secs(1));
     }
     limits
@@ -112,7 +112,7 @@ fn limits(world: &World) -> Limits {
 /// The first replica polls; others may leave that to it.
 async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<Replica, Error> {
     let chance = &world.chance;
-    let skew = world.weather.skew;
+    let skew = world.faults.skew;
     let ahead = chance.below(2 * skew as usize + 1) as i64 - skew;
     let clock = ReplicaClock::new(world.clock.clone(), life.clone(), chance.up_to(1000 * HOUR), ahead);
     let clock = Arc::new(clock);
@@ -123,7 +123,7 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<R
     world.oracle().backs_off |= backoff.is_some();
     let client_of = |number: usize| {
         let issuer = issuer(number);
-        let authentication = match world.weather.rare.panics > 0.0 {
+        let authentication = match world.faults.rare.panics > 0.0 {
             true => ClientAuthentication::private_key_jwt(PanickyKey { world: world.clone(), life: life.clone() }),
             false => ClientAuthentication::client_secret_post("a secret of the client"),
         };
@@ -138,7 +138,7 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<R
         if !world.dpop {
             client = client.dpop(DpopMode::Off);
         }
-        if world.weather.jumps > 0 {
+        if world.faults.jumps > 0 {
             client = client.leeway(24 * HOUR).session_lifetime(24 * HOUR);
         }
         if let Some(backoff) = backoff {
@@ -212,7 +212,7 @@ async fn take_outcomes(world: Arc<World>, replica: Replica, number: u64) {
             let op = world.op();
             world.oracle().delivered(world.now(), &replica.life, &delivery, &op);
         }
-        if number > 0 && world.strikes(world.weather.rare.hung_consumers) {
+        if number > 0 && world.strikes(world.faults.rare.hung_consumers) {
             // It holds an outcome, or only those that the stream has claimed in advance.
             let _in_hand = match world.chance.odds(0.5) {
                 true => Some(delivery),
@@ -253,7 +253,7 @@ async fn deal_with(world: Arc<World>, replica: Replica, delivery: Delivery) {
 
 async fn deal_well_or_badly(world: &World, replica: &Replica, delivery: Delivery) {
     let chance = &world.chance;
-    if world.now() >= world.weather.calm_at {
+    if world.now() >= world.faults.calm_at {
         return acknowledge(world, &delivery, u32::MAX).await;
     }
     match chance.below(10) {
@@ -267,7 +267,7 @@ async fn deal_well_or_badly(world: &World, replica: &Replica, delivery: Delivery
             world.sleep(chance.between(Duration::from_secs(1), HOUR)).await;
             acknowledge(world, &delivery, 3).await;
         }
-        3 if world.weather.crash > 0.0 => world.kill(&replica.life),
+        3 if world.faults.crash > 0.0 => world.kill(&replica.life),
         4 => {
             acknowledge(world, &delivery, 3).await;
             world.sleep(chance.up_to(HOUR)).await;

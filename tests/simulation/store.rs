@@ -12,9 +12,9 @@ use openid_deferred::store::{
 };
 
 use crate::PlannedPanic;
+use crate::faults::Part;
 use crate::life::{Life, mortal};
 use crate::oracle::Settling;
-use crate::weather::Part;
 use crate::world::{World, suspend};
 
 /// The client's timeout of a call.
@@ -42,7 +42,7 @@ impl SimulatedStore {
         &'a self,
         carry_out: impl FnOnce(&'a World) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
-        if !self.world.weather.rare.is_huge {
+        if !self.world.faults.rare.is_huge {
             return self.call(carry_out, |_, _| ());
         }
         Box::pin(mortal(self.life.clone(), async move {
@@ -68,9 +68,9 @@ impl SimulatedStore {
         Box::pin(mortal(life.clone(), async move {
             world.called();
             world.may_crash(life).await;
-            world.sleep_a_little(world.weather.store_latency).await;
+            world.sleep_a_little(world.faults.store_latency).await;
             let is_cut_off = life.number % 2 == 0 && world.is_out(Part::Line);
-            if is_cut_off || world.is_out(Part::Store) || world.strikes(world.weather.store_fault / 2.0) {
+            if is_cut_off || world.is_out(Part::Store) || world.strikes(world.faults.store_fault / 2.0) {
                 return failed();
             }
             let hangs = world.is_out(Part::HangingStore);
@@ -89,23 +89,23 @@ impl SimulatedStore {
                 return failed();
             }
             let rows = u32::try_from(rows(&answer)).unwrap_or(u32::MAX);
-            if rows > 0 && world.weather.rare.suspends_every.is_some() && world.strikes(SUSPENDS_WITH_ROWS) {
+            if rows > 0 && world.faults.rare.suspends_every.is_some() && world.strikes(SUSPENDS_WITH_ROWS) {
                 suspend(&self.world, life);
                 tokio::task::yield_now().await;
             }
-            let work = world.weather.rare.row_cost * rows;
+            let work = world.faults.rare.row_cost * rows;
             if work >= TIMEOUT {
                 world.sleep(TIMEOUT).await;
                 return failed();
             }
-            if !work.is_zero() && world.now() < world.weather.calm_at {
+            if !work.is_zero() && world.now() < world.faults.calm_at {
                 world.sleep(work).await;
             }
-            if world.strikes(world.weather.store_fault / 2.0) {
+            if world.strikes(world.faults.store_fault / 2.0) {
                 return failed();
             }
             world.may_crash(life).await;
-            world.sleep_a_little(world.weather.store_latency).await;
+            world.sleep_a_little(world.faults.store_latency).await;
             Ok(answer)
         }))
     }
@@ -114,7 +114,7 @@ impl SimulatedStore {
 impl World {
     /// Panics now and then, because an application's own implementation may have mistakes.
     pub fn may_panic(&self, life: &Life, part: &str) {
-        if !self.strikes(self.weather.rare.panics) {
+        if !self.strikes(self.faults.rare.panics) {
             return;
         }
         let (mut oracle, now) = (self.oracle(), self.now());
@@ -126,7 +126,7 @@ impl World {
     }
 
     pub async fn sleep_a_little(&self, longest: Duration) {
-        if !longest.is_zero() && self.now() < self.weather.calm_at {
+        if !longest.is_zero() && self.now() < self.faults.calm_at {
             self.sleep(self.chance.up_to(longest)).await;
         }
     }
@@ -279,8 +279,8 @@ impl Store for SimulatedStore {
     }
 
     fn clamp_due_times(&self, mut clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
-        let rare = &self.world.weather.rare;
-        clamp.limit = rare.clamp_step.map_or(clamp.limit, |step| step.min(clamp.limit));
+        let rare = &self.world.faults.rare;
+        clamp.limit = rare.correction_step.map_or(clamp.limit, |step| step.min(clamp.limit));
         let step = self.call(
             move |world| world.memory.clamp_due_times(clamp),
             move |world, clamped| {
@@ -292,7 +292,7 @@ impl Store for SimulatedStore {
         );
         Box::pin(mortal(self.life.clone(), async move {
             let clamped = step.await;
-            if matches!(clamped, Ok(Clamped::More)) && self.world.strikes(rare.dies_clamping) {
+            if matches!(clamped, Ok(Clamped::More)) && self.world.strikes(rare.dies_correcting) {
                 self.world.kill(&self.life);
             }
             clamped
@@ -322,7 +322,7 @@ impl Store for SimulatedStore {
 
     fn changed(&self) -> BoxFuture<'static, Changed> {
         let changed = self.world.changes.next();
-        let tells = self.world.weather.store_tells;
+        let tells = self.world.faults.store_tells;
         Box::pin(mortal(self.life.clone(), async move {
             changed.await;
             if !tells {
@@ -333,10 +333,10 @@ impl Store for SimulatedStore {
     }
 
     fn check_interval(&self) -> Duration {
-        if self.world.weather.store_tells {
+        if self.world.faults.store_tells {
             self.world.memory.check_interval()
         } else {
-            self.world.weather.check_interval
+            self.world.faults.check_interval
         }
     }
 }

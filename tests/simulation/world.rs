@@ -12,11 +12,11 @@ use openid_deferred::testing::{SeededRandom, TestClock};
 use openid_deferred::{Keyring, SealingKey};
 
 use crate::chance::Chance;
+use crate::faults::{Faults, Part, Worlds};
 use crate::life::{Life, Signal, Suspend};
 use crate::op::{Decision, Op, Plan};
 use crate::oracle::{Counts, Oracle};
 use crate::replica::Replica;
-use crate::weather::{Part, Weather, Worlds};
 use crate::{replica, users};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -62,7 +62,7 @@ pub struct World {
     pub keyring: Keyring,
     pub clock: TestClock,
     pub chance: Chance,
-    pub weather: Weather,
+    pub faults: Faults,
     pub memory: Arc<MemoryStore>,
     /// Something in the store may have changed.
     pub changes: Signal,
@@ -108,13 +108,13 @@ impl World {
 
     /// Whether trouble with this probability occurs now.
     pub fn strikes(&self, probability: f64) -> bool {
-        probability > 0.0 && self.now() < self.weather.calm_at && self.chance.odds(probability)
+        probability > 0.0 && self.now() < self.faults.calm_at && self.chance.odds(probability)
     }
 
     pub fn is_out(&self, part: Part) -> bool {
         let now = self.now();
-        now < self.weather.calm_at
-            && self.weather.outages.iter().any(|outage| outage.of == part && outage.from <= now && now < outage.to)
+        now < self.faults.calm_at
+            && self.faults.outages.iter().any(|outage| outage.of == part && outage.from <= now && now < outage.to)
     }
 
     pub fn kill(&self, life: &Arc<Life>) {
@@ -126,7 +126,7 @@ impl World {
 
     /// A machine may lose its power at every interaction with the outside.
     pub async fn may_crash(&self, life: &Arc<Life>) {
-        if self.strikes(self.weather.crash) {
+        if self.strikes(self.faults.crash) {
             self.kill(life);
             std::future::pending::<()>().await;
         }
@@ -134,7 +134,7 @@ impl World {
 
     /// The number of clients, each with an OP of its own.
     pub fn clients(&self) -> usize {
-        1 + self.weather.rare.more_clients
+        1 + self.faults.rare.more_clients
     }
 
     /// Any running replica, or `None` if all are down.
@@ -164,10 +164,10 @@ impl World {
         let (chance, rare) = (Chance::new(seed), Chance::new(seed ^ OF_RARE));
         let clock = TestClock::new();
         let horizon = chance.between(Duration::from_secs(600), 3 * DAY);
-        let weather = Weather::drawn(&chance, &rare, worlds, horizon);
+        let faults = Faults::drawn(&chance, &rare, worlds, horizon);
         let mut oracle = Oracle::default();
         oracle.is_traced = traced;
-        oracle.keys_away = weather.keys_away();
+        oracle.keys_away = faults.keys_away();
         let mut op = Op::new(seed);
         op.forgets_cancelled = chance.odds(0.3);
         op.nonce = chance.odds(0.5).then(|| "nonce-0".to_owned());
@@ -179,10 +179,10 @@ impl World {
             keyring,
             memory: Arc::new(MemoryStore::with_clock(Arc::new(store_time))),
             store_ahead,
-            rushes: weather.rare.crowd.is_some() && rare.odds(0.5),
+            rushes: faults.rare.crowd.is_some() && rare.odds(0.5),
             changes: Signal::default(),
             clock,
-            weather,
+            faults,
             dpop: chance.odds(0.8),
             horizon,
             replicas,
@@ -199,20 +199,20 @@ impl World {
     /// The delay in this world that needs no fault. Replicas that are not notified query the store at intervals, and
     /// each sign-in may wait in the queue of a replica that does one thing at a time.
     fn leisure(&self, users: usize) -> Duration {
-        let weather = &self.weather;
-        let check_interval = if weather.store_tells { Duration::ZERO } else { weather.check_interval };
-        let one_by_one = weather.latency * 4 + weather.store_latency * 4;
+        let faults = &self.faults;
+        let check_interval = if faults.store_tells { Duration::ZERO } else { faults.check_interval };
+        let one_by_one = faults.latency * 4 + faults.store_latency * 4;
         let all = u32::try_from(users).unwrap_or(u32::MAX);
         // In a crowd sign-ins do not wait in a queue, but each row still costs its time.
-        let in_line = if weather.rare.crowd.is_some() { 8 } else { all };
-        check_interval + one_by_one * in_line + weather.rare.row_cost * 2 * all
+        let in_line = if faults.rare.crowd.is_some() { 8 } else { all };
+        check_interval + one_by_one * in_line + faults.rare.row_cost * 2 * all
     }
 
     /// Draws the OP's plan for the next user.
     pub fn plan(&self) -> Plan {
         let chance = &self.chance;
         let expires = chance.odds(0.6);
-        let is_crowded = self.weather.rare.crowd.is_some();
+        let is_crowded = self.faults.rare.crowd.is_some();
         let shortest = (self.horizon / if is_crowded { 20 } else { 60 }).max(Duration::from_secs(1));
         let mut interval = chance.between(shortest, (self.horizon / 4).min(HOUR).max(shortest));
         let mut decides_after = chance.up_to(self.horizon);
@@ -276,7 +276,7 @@ pub fn run(seed: u64, worlds: &Worlds, traced: bool) -> Report {
 }
 
 async fn history(world: Arc<World>) {
-    world.oracle().say(world.now(), || format!("{:?}", world.weather));
+    world.oracle().say(world.now(), || format!("{:?}", world.faults));
     for slot in 0..world.replicas {
         spawn(replica::keep_running(world.clone(), slot));
     }
@@ -284,7 +284,7 @@ async fn history(world: Arc<World>) {
     spawn(set_store_clock(world.clone()));
     spawn(suspend_replicas(world.clone()));
     let users = 1 + world.chance.below(12);
-    let users = world.weather.rare.crowd.unwrap_or(users);
+    let users = world.faults.rare.crowd.unwrap_or(users);
     world.oracle().quiet.leisure = world.leisure(users);
     for label in 0..users {
         let plan = world.plan();
@@ -293,13 +293,13 @@ async fn history(world: Arc<World>) {
         world.op().expect(plan.clone(), client);
         spawn(users::sign_in(world.clone(), label, plan));
     }
-    let end = world.weather.calm_at + world.horizon * 3 + END;
+    let end = world.faults.calm_at + world.horizon * 3 + END;
     let step = (world.horizon / 50).max(Duration::from_secs(60));
     let mut quiet = 0;
     while world.now() < end && quiet < 3 && world.oracle().violation.is_none() {
         world.sleep(step).await;
         world.oracle().check_lateness(world.now());
-        let all_came = world.now() > world.horizon + HOUR && world.now() > world.weather.calm_at;
+        let all_came = world.now() > world.horizon + HOUR && world.now() > world.faults.calm_at;
         let finished = all_came && world.oracle().is_finished();
         quiet = if finished { quiet + 1 } else { 0 };
     }
@@ -311,7 +311,7 @@ async fn administration(world: Arc<World>) {
     let mut turn = 0_u64;
     loop {
         world.sleep(world.chance.between(Duration::from_secs(10), world.horizon / 3)).await;
-        if world.now() > world.weather.calm_at {
+        if world.now() > world.faults.calm_at {
             return;
         }
         turn += 1;
@@ -322,7 +322,7 @@ async fn administration(world: Arc<World>) {
                 op.nonce = op.nonce.is_some().then(|| format!("nonce-{turn}"));
             }
             _ => {
-                let reach = world.weather.jumps.max(world.weather.skew);
+                let reach = world.faults.jumps.max(world.faults.skew);
                 let ahead = world.chance.below(2 * reach as usize + 1) as i64 - reach;
                 if let Some(replica) = world.some_replica() {
                     replica.clock.set_ahead(ahead);
@@ -335,8 +335,8 @@ async fn administration(world: Arc<World>) {
 
 /// Sets the clock of the store's machine.
 async fn set_store_clock(world: Arc<World>) {
-    for &(at, by) in &world.weather.rare.store_clock {
-        let at = at.min(world.weather.calm_at);
+    for &(at, by) in &world.faults.rare.store_clock {
+        let at = at.min(world.faults.calm_at);
         world.sleep(at.saturating_sub(world.now())).await;
         world.store_ahead.fetch_add(by, Ordering::Relaxed);
         world.oracle().store_clock_set(world.now(), by);
@@ -345,10 +345,10 @@ async fn set_store_clock(world: Arc<World>) {
 
 /// Suspends machines and stops operating-system processes for seconds or hours.
 async fn suspend_replicas(world: Arc<World>) {
-    let Some(pause) = world.weather.rare.suspends_every else { return };
+    let Some(pause) = world.faults.rare.suspends_every else { return };
     loop {
         world.sleep(world.chance.up_to(pause * 2) + Duration::from_secs(1)).await;
-        if world.now() >= world.weather.calm_at {
+        if world.now() >= world.faults.calm_at {
             return;
         }
         if let Some(replica) = world.some_replica() {
@@ -360,7 +360,7 @@ async fn suspend_replicas(world: Arc<World>) {
 /// Suspends a machine or stops an operating-system process now, and continues it later.
 pub fn suspend(world: &Arc<World>, life: &Arc<Life>) {
     let (now, chance) = (world.now(), &world.chance);
-    let longest = (world.horizon / 4).min(6 * HOUR).min(world.weather.calm_at.saturating_sub(now));
+    let longest = (world.horizon / 4).min(6 * HOUR).min(world.faults.calm_at.saturating_sub(now));
     let time = chance.between(Duration::from_secs(1), longest);
     life.suspend(chance.pick(&[Suspend::Machine, Suspend::Process]), now);
     world.oracle().suspended(now, life);

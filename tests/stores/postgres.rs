@@ -84,7 +84,7 @@ impl Schema {
 struct InDatabase {
     schema: Arc<Schema>,
     stores: [Arc<PostgresStore>; 2],
-    turn: Arc<AtomicUsize>,
+    next: Arc<AtomicUsize>,
 }
 
 impl InDatabase {
@@ -101,7 +101,7 @@ impl InDatabase {
             schema.quoted()
         );
         schema.execute(&clock).await;
-        Self { schema: Arc::new(schema), stores, turn: Arc::default() }
+        Self { schema: Arc::new(schema), stores, next: Arc::default() }
     }
 
     /// The same store without rows, as if it were new.
@@ -120,8 +120,8 @@ impl InDatabase {
 
 impl contract::Subject for InDatabase {
     fn store(&self) -> Arc<dyn Store> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.stores[turn % self.stores.len()].clone()
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.stores[next % self.stores.len()].clone()
     }
 
     fn lose_body(&self, id: ProcessId) -> BoxFuture<'_, bool> {

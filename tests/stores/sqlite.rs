@@ -25,7 +25,7 @@ fn folder() -> (TempDir, PathBuf) {
 struct InFile {
     clock: TestClock,
     stores: [Arc<SqliteStore>; 2],
-    turn: std::sync::atomic::AtomicUsize,
+    next: std::sync::atomic::AtomicUsize,
     path: PathBuf,
     _folder: TempDir,
 }
@@ -36,15 +36,15 @@ impl InFile {
         let clock = TestClock::new();
         let open = async || Arc::new(SqliteStore::builder(&path).clock(Arc::new(clock.clone())).open().await.unwrap());
         let stores = [open().await, open().await];
-        Self { clock, stores, turn: 0.into(), path, _folder: folder }
+        Self { clock, stores, next: 0.into(), path, _folder: folder }
     }
 }
 
 impl contract::Subject for InFile {
     /// Two handles on one file alternate, as two replicas do.
     fn store(&self) -> Arc<dyn Store> {
-        let turn = self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.stores[turn % self.stores.len()].clone()
+        let next = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.stores[next % self.stores.len()].clone()
     }
 
     fn advance(&self, duration: Duration) -> BoxFuture<'_, ()> {

@@ -14,23 +14,23 @@ use thirtyfour::common::cookie::SameSite;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Two tests run at a time, because each needs several browsers.
-static TURNS: Semaphore = Semaphore::const_new(2);
+static PERMITS: Semaphore = Semaphore::const_new(2);
 
 /// An OP, an application, the browser of a reviewer, and users with browsers of their own.
 struct World {
     services: Services,
     reviewer: Browser,
     chromedriver: Chromedriver,
-    _turn: SemaphorePermit<'static>,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl World {
     async fn new(mode: Mode) -> Self {
-        let turn = TURNS.acquire().await.expect("it is never closed");
+        let permit = PERMITS.acquire().await.expect("it is never closed");
         let (services, chromedriver) = (Services::start(mode).await, Chromedriver::start());
         let reviewer = Browser::open(&chromedriver).await;
         reviewer.goto(&format!("{}/desk", services.op_url)).await;
-        Self { services, reviewer, chromedriver, _turn: turn }
+        Self { services, reviewer, chromedriver, _permit: permit }
     }
 
     async fn user(&self) -> Browser {

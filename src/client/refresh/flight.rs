@@ -82,7 +82,7 @@ impl Flights {
             });
             entry.flight.clone()
         };
-        let result = flight.look(to_shared).await;
+        let result = flight.inspect(to_shared).await;
         let is_kept = result.as_ref().is_ok_and(|answer| replaces(answer, refresh_token));
         self.landed(name, &flight, clock.monotonic(), is_kept);
         result

@@ -44,11 +44,11 @@ fn success() -> Answer {
 }
 
 fn lost() -> Answer {
-    Answer::Trouble { unanswered: true, retry_after: None }
+    Answer::Unusable { unanswered: true, retry_after: None }
 }
 
 fn unavailable(retry_after: Option<u64>) -> Answer {
-    Answer::Trouble { unanswered: false, retry_after: retry_after.map(Duration::from_secs) }
+    Answer::Unusable { unanswered: false, retry_after: retry_after.map(Duration::from_secs) }
 }
 
 /// Waits until a request is due, sends it, and answers it at once. Returns the time and the result.

@@ -8,20 +8,20 @@ use futures_core::future::BoxFuture;
 use super::agenda::{QUOTAS, Slots};
 use super::{Engine, Kept, SHARE_PAUSE};
 use crate::poller::event::Event;
-use crate::poller::job::{Job, PutOff, Report};
+use crate::poller::in_flight::JobKind;
+use crate::poller::job::{GiveBack, Job, Report};
 use crate::poller::measure;
 use crate::poller::record::FORMAT;
 use crate::poller::reminders::Cause;
 use crate::poller::store_clock::StoreClock;
 use crate::poller::tenant::Tenant;
-use crate::poller::under_way::JobKind;
 use crate::store::{
     Changed, Claim, ClaimQuota, Claimed, ClockJump, Next, NextDue, Partition, Settled, State, StoreError, Work,
 };
 use crate::task::{Panicked, catch_panic};
 
 use super::Ended;
-use super::chores::{CLAMP_PAUSE, OUTAGE};
+use super::chores::{CORRECTION_PAUSE, OUTAGE};
 
 /// The pause before the next call after an error of the store, at first.
 const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
@@ -173,10 +173,10 @@ impl Engine {
             self.shared.unreadable(id, "the body of a sign-in is missing from the store; the row is set aside", None);
         }
         let store_clock = StoreClock::new(work.now, call.began);
-        let ahead = self.look_at_clock(store_clock, now.saturating_sub(call.began), work.corrected);
+        let ahead = self.check_clock(store_clock, now.saturating_sub(call.began), work.corrected);
         if work.clamping {
             // The replica that began the run may have died.
-            self.chores.clamp(&self.shared, None);
+            self.chores.correct_due_times(&self.shared, None);
         }
         for claimed in work.claimed {
             let of_call = || call.tenants.iter().find(|tenant| tenant.partition == claimed.partition).cloned();
@@ -203,14 +203,14 @@ impl Engine {
 
     /// Checks whether the store's clock was set since it was last read. If so, due times are corrected, and nothing is
     /// claimed until that is done. Returns the size of a jump forward that is not corrected yet.
-    fn look_at_clock(&mut self, store_clock: StoreClock, took: Duration, corrected: ClockJump) -> Option<Duration> {
+    fn check_clock(&mut self, store_clock: StoreClock, took: Duration, corrected: ClockJump) -> Option<Duration> {
         if let Some(jump) = self.store_clock.read(store_clock, took, corrected) {
             let (by, seconds) = (jump.size(), jump.0 / 1_000_000);
             tracing::error!(seconds, "the store's clock jumped; due times are corrected before polling continues");
             self.shared.emit(Event::ClockJumped { by });
         }
         let uncorrected = self.store_clock.uncorrected()?;
-        self.chores.clamp(&self.shared, Some(uncorrected));
+        self.chores.correct_due_times(&self.shared, Some(uncorrected));
         Some(uncorrected.jump.forward()).filter(|ahead| !ahead.is_zero())
     }
 
@@ -222,19 +222,19 @@ impl Engine {
             return;
         }
         let is_late = now.saturating_sub(job.began) > job.window;
-        let put_off = match (job.claimed.state, ahead) {
-            (State::Waiting, Some(ahead)) => Some(PutOff::ByClock { ahead }),
-            (State::Waiting, None) if is_late => Some(PutOff::For(job.tenant.give_back())),
+        let give_back = match (job.claimed.state, ahead) {
+            (State::Waiting, Some(ahead)) => Some(GiveBack::ByClock { ahead }),
+            (State::Waiting, None) if is_late => Some(GiveBack::For(job.tenant.give_back())),
             (State::Exchanging, Some(_)) => return,
             // This replica has the answer to the exchange, and is storing it.
             (State::Exchanging, None) if self.shared.committing().contains(&job.claimed.id) => return,
-            _ if self.stop.borrow().is_some() => Some(PutOff::For(Duration::ZERO)),
+            _ if self.stop.borrow().is_some() => Some(GiveBack::For(Duration::ZERO)),
             // The client was removed during the claim. A lease that runs out would look like a lost answer.
-            _ if self.shared.tenant(partition).is_none() => Some(PutOff::For(Duration::ZERO)),
+            _ if self.shared.tenant(partition).is_none() => Some(GiveBack::For(Duration::ZERO)),
             _ => None,
         };
-        if let Some(put_off) = put_off {
-            let report = job.put_off(put_off).map(Report::from);
+        if let Some(give_back) = give_back {
+            let report = job.give_back(give_back).map(Report::from);
             return self.keep(partition, report, now);
         }
         self.spawn(job, partition);
@@ -255,11 +255,11 @@ impl Engine {
             kept.settlement.epoch = Some(claimed.epoch);
             return true;
         }
-        let is_under_way = self.polls.get(&claimed.id).copied().is_some_and(|epoch| Some(epoch) == before);
-        if is_under_way {
+        let is_in_flight = self.polls.get(&claimed.id).copied().is_some_and(|epoch| Some(epoch) == before);
+        if is_in_flight {
             self.retaken.insert(claimed.id, claimed.epoch);
         }
-        is_under_way
+        is_in_flight
     }
 
     fn spawn(&mut self, job: Job, partition: Partition) {
@@ -268,7 +268,7 @@ impl Engine {
         if kind == JobKind::Poll {
             self.polls.insert(id, epoch);
         }
-        let under_way = job.tenant.enter(&job.shared, kind, job.was_sent.clone(), job.began);
+        let in_flight = job.tenant.enter(&job.shared, kind, job.was_sent.clone(), job.began);
         let shared = job.shared.clone();
         self.jobs.spawn(async move {
             let report = catch_panic(job.run()).await.unwrap_or_else(|Panicked| {
@@ -279,16 +279,16 @@ impl Engine {
                 }
                 None
             });
-            drop(under_way);
+            drop(in_flight);
             Ended::Job { partition, id, epoch, report: report.map(Box::new) }
         });
     }
 
     /// Adds a client to the agenda again.
-    fn note_due(&mut self, quota: &ClaimQuota, due: NextDue, is_clamping: bool, now: Duration) {
+    fn note_due(&mut self, quota: &ClaimQuota, due: NextDue, is_correcting: bool, now: Duration) {
         let partition = quota.partition;
-        if is_clamping {
-            return self.agenda.note(partition, Some(now.saturating_add(CLAMP_PAUSE)), Slots::Suffice);
+        if is_correcting {
+            return self.agenda.note(partition, Some(now.saturating_add(CORRECTION_PAUSE)), Slots::Suffice);
         }
         let Some(tenant) = self.shared.tenant(partition) else { return self.agenda.remove(partition) };
         let mut slots = Slots::Suffice;

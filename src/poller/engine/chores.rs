@@ -25,9 +25,9 @@ pub(super) const OUTAGE: Duration = Duration::from_secs(60);
 /// How many rows one call spreads. Pings and settlements are served in between.
 const SPREAD_BATCH: usize = 1_000;
 /// How many rows one step of `clamp_due_times` processes.
-const CLAMP_BATCH: usize = 1_000;
+const CORRECTION_BATCH: usize = 1_000;
 /// How long to wait while another replica executes a step of correcting due times.
-pub(super) const CLAMP_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const CORRECTION_PAUSE: Duration = Duration::from_secs(1);
 /// The maximum duration of a lease, including that of an exchange whose answer waits for the store. Only the lease of a
 /// poll can be longer, if the client has a long poll timeout.
 const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
@@ -40,7 +40,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Chore {
     /// Corrects due times after a jump of the store's clock. Nothing is claimed meanwhile.
-    Clamp,
+    CorrectDueTimes,
     /// Spreads rows that are overdue after an outage.
     Spread,
     /// Renews the claims of deliveries.
@@ -139,24 +139,24 @@ impl Chores {
         match chore {
             Chore::Spread if again => self.spread_at = Some(soon),
             Chore::Purge if again => self.purge_at = soon,
-            Chore::Clamp if again => {
+            Chore::CorrectDueTimes if again => {
                 let noticed = self.noticed.take();
-                self.begin_clamp(shared, noticed, RETRY_PAUSE);
+                self.begin_correction(shared, noticed, RETRY_PAUSE);
             }
             _ => {}
         }
     }
 
     /// Corrects due times, after a jump of the store's clock or because another replica has started to.
-    pub(super) fn clamp(&mut self, shared: &Arc<Shared>, noticed: Option<Noticed>) {
-        if self.polls && !self.is_running(Chore::Clamp) {
-            self.begin_clamp(shared, noticed, Duration::ZERO);
+    pub(super) fn correct_due_times(&mut self, shared: &Arc<Shared>, noticed: Option<Noticed>) {
+        if self.polls && !self.is_running(Chore::CorrectDueTimes) {
+            self.begin_correction(shared, noticed, Duration::ZERO);
         }
     }
 
-    fn begin_clamp(&mut self, shared: &Arc<Shared>, noticed: Option<Noticed>, pause: Duration) {
+    fn begin_correction(&mut self, shared: &Arc<Shared>, noticed: Option<Noticed>, pause: Duration) {
         self.noticed = noticed;
-        self.spawn(Chore::Clamp, Box::pin(clamp(shared.clone(), noticed, pause)));
+        self.spawn(Chore::CorrectDueTimes, Box::pin(correct_due_times(shared.clone(), noticed, pause)));
     }
 
     /// Spreads rows that became overdue during an outage.
@@ -217,17 +217,17 @@ async fn overdue_partitions(shared: &Shared) -> Vec<Partition> {
 }
 
 /// Executes a run of correcting due times. Returns whether it must continue.
-async fn clamp(shared: Arc<Shared>, noticed: Option<Noticed>, pause: Duration) -> bool {
+async fn correct_due_times(shared: Arc<Shared>, noticed: Option<Noticed>, pause: Duration) -> bool {
     let longest = LONGEST_LEASE.max(LONGEST_SEND_WINDOW.saturating_add(shared.longest_attempt()));
     shared.clock.sleep(pause).await;
     loop {
-        match shared.store.clamp_due_times(Clamp { noticed, longest, limit: CLAMP_BATCH }).await {
+        match shared.store.clamp_due_times(Clamp { noticed, longest, limit: CORRECTION_BATCH }).await {
             Ok(Clamped::More) => {}
             Ok(Clamped::Done) => return false,
-            Ok(Clamped::Busy) => shared.clock.sleep(CLAMP_PAUSE).await,
+            Ok(Clamped::Busy) => shared.clock.sleep(CORRECTION_PAUSE).await,
             Err(error) => {
                 shared.store_failed(error, "no poll is sent until due times are corrected after a jump of its clock");
-                shared.clock.sleep(CLAMP_PAUSE).await;
+                shared.clock.sleep(CORRECTION_PAUSE).await;
             }
         }
     }

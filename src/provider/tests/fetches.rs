@@ -91,7 +91,7 @@ async fn callers_wait_for_new_metadata_if_the_old_one_may_be_wrong() {
     op.provider.metadata().await.unwrap();
     op.clock.advance(60);
     op.serve(METADATA, &with("token_endpoint", json!("https://op.example/v2/token")));
-    op.provider.metadata.doubt();
+    op.provider.metadata.mark_suspect();
     assert_eq!(op.provider.metadata().await.unwrap().token_endpoint().path(), "/v2/token");
 }
 

@@ -182,13 +182,13 @@ async fn a_request_that_times_out_retires_all_idle_http1_connections() {
 #[tokio::test]
 async fn a_request_in_flight_ends_on_its_connection_when_another_one_retires_it() {
     let (client, proxy) = world(Version::HTTP_2, Duration::from_secs(1)).await;
-    let under_way = client.send(post(&proxy, LONG_POLL));
+    let in_flight = client.send(post(&proxy, LONG_POLL));
     let impatient = async {
         let lost = client.send(post(&proxy, Duration::from_millis(200))).await.map(drop).unwrap_err();
         assert!(lost.is_timeout_of_a_connection(), "{lost:?}");
         client.send(post(&proxy, LONG_POLL)).await.unwrap();
     };
-    let (answered, ()) = tokio::join!(under_way, impatient);
+    let (answered, ()) = tokio::join!(in_flight, impatient);
     assert_eq!(&answered.unwrap().body[..], b"{}");
     assert_eq!(proxy.opened(), 2);
 }

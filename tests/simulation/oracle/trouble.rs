@@ -90,7 +90,7 @@ impl Oracle {
     pub fn clamped(&mut self, now: Duration, life: &Arc<Life>, clamped: Clamped) {
         self.say(now, || format!("replica {} puts due times right: {clamped:?}", life.number));
         if clamped == Clamped::Done {
-            self.quiet.clamped_at = Some(now);
+            self.quiet.corrected_at = Some(now);
             self.quiet.set_back = Duration::ZERO;
         }
     }
@@ -100,7 +100,7 @@ impl Oracle {
     pub(super) fn cannot_know(&self, life: &Arc<Life>) -> bool {
         self.quiet.clock_set_at.is_some_and(|at| {
             let began_after = self.quiet.heard.get(&life.number).is_none_or(|heard| *heard >= at);
-            began_after && self.quiet.clamped_at.is_none_or(|clamped_at| clamped_at < at)
+            began_after && self.quiet.corrected_at.is_none_or(|corrected_at| corrected_at < at)
         })
     }
 

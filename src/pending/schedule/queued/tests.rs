@@ -121,17 +121,17 @@ fn a_poll_that_is_early_by_clock_error_does_not_use_up_the_ping() {
 
 #[test]
 fn an_unanswered_poll_after_the_end_is_the_last_one() {
-    let trouble = Answer::Trouble { unanswered: false, retry_after: None };
+    let unusable = Answer::Unusable { unanswered: false, retry_after: None };
     let mut schedule = schedule(65, Some(90));
     assert_eq!(claimed(&mut schedule, 85_300), Step::Ask);
-    answered(&mut schedule, &trouble, moment(85_300));
+    answered(&mut schedule, &unusable, moment(85_300));
     assert_eq!(schedule.due_in(moment(85_300)), Duration::from_millis(64_700), "it expires before its next poll");
     let mut schedule = stored(&schedule);
     assert_eq!(
         schedule.claimed(moment(152_500), Taken { at: moment(150_000).wall, pinged: false, orphaned: false }),
         Step::Ask
     );
-    answered(&mut schedule, &trouble, moment(152_500));
+    answered(&mut schedule, &unusable, moment(152_500));
     assert_eq!(schedule.due_in(moment(152_500)), Duration::ZERO);
     let end = End::Expired { confirmed: false };
     assert_eq!(
@@ -144,7 +144,7 @@ fn an_unanswered_poll_after_the_end_is_the_last_one() {
 fn a_ping_before_retry_after_does_not_end_a_process_past_its_deadline() {
     let mut held = schedule(10, Some(100));
     assert_eq!(claimed(&mut held, 95_000), Step::Ask);
-    let busy = Answer::Trouble { unanswered: false, retry_after: Some(Duration::from_secs(1_000)) };
+    let busy = Answer::Unusable { unanswered: false, retry_after: Some(Duration::from_secs(1_000)) };
     answered(&mut held, &busy, moment(95_000));
     let step =
         stored(&held).claimed(moment(202_000), Taken { at: moment(200_000).wall, pinged: true, orphaned: false });
@@ -309,7 +309,7 @@ proptest! {
                     held_until = now + retry_after.unwrap_or(0) * 1_000;
                 }
                 Happening::Lost => {
-                    let lost = Answer::Trouble { unanswered: true, retry_after: None };
+                    let lost = Answer::Unusable { unanswered: true, retry_after: None };
                     prop_assert_eq!(schedule.answered(&lost, moment(now), STEADY), Standing::Open);
                 }
                 // The result of this claim is lost; the row is due again after its lease and an interval.

@@ -8,7 +8,7 @@ fn answer_of(kind: u8, retry_after: Option<Duration>) -> Answer {
         1 => error("invalid_grant"),
         2 => error("slow_down"),
         3 => lost(),
-        4 => Answer::Trouble { unanswered: false, retry_after },
+        4 => Answer::Unusable { unanswered: false, retry_after },
         5 => error("invalid_client"),
         6 => error("access_denied"),
         _ => Answer::Error {
@@ -50,7 +50,7 @@ proptest! {
         // A jump of the wall clock while the program is down cannot be distinguished from time that has passed.
         let (mut jumped, mut restarted) = (false, false);
         let mut ever_jumped = false;
-        let (mut doubt, mut dropped, mut held_until) = (false, false, Duration::ZERO);
+        let (mut may_be_lost, mut dropped, mut held_until) = (false, false, Duration::ZERO);
         for event in events {
             match event {
                 Event::Restart => {
@@ -65,7 +65,7 @@ proptest! {
                 }
                 Event::Answer(..) | Event::Dropped => {
                     if let Some(end) = end_or_request(&mut schedule, &mut now) {
-                        prop_assert_eq!(end, if doubt { End::Unknown } else { End::Expired { confirmed: false } });
+                        prop_assert_eq!(end, if may_be_lost { End::Unknown } else { End::Expired { confirmed: false } });
                         return Ok(());
                     }
                     let blind = jumped && restarted;
@@ -84,7 +84,7 @@ proptest! {
                         held_until = now.monotonic + LONGEST_HELD;
                     }
                     let Event::Answer(kind, retry_after) = event else {
-                        (doubt, dropped) = (true, true);
+                        (may_be_lost, dropped) = (true, true);
                         last = Some((now.monotonic, schedule.interval(now)));
                         continue;
                     };
@@ -92,7 +92,7 @@ proptest! {
                     let standing = schedule.answered(&answer_of(kind, retry_after), now, steady(jitter));
                     let expected = match kind {
                         0 => Standing::Succeeded,
-                        1 => Standing::Ended(if doubt { End::Unknown } else { End::Failed }),
+                        1 => Standing::Ended(if may_be_lost { End::Unknown } else { End::Failed }),
                         6 => Standing::Ended(End::Denied),
                         _ => Standing::Open,
                     };
@@ -101,10 +101,10 @@ proptest! {
                         return Ok(());
                     }
                     match kind {
-                        3 => (doubt, held_until) = (true, now.monotonic + LONGEST_HELD),
+                        3 => (may_be_lost, held_until) = (true, now.monotonic + LONGEST_HELD),
                         // A program that was down during a jump of the clock cannot know how much time has passed.
-                        2 | 7 if ever_jumped => doubt = schedule.answer_lost(),
-                        2 | 7 => doubt &= now.monotonic < held_until,
+                        2 | 7 if ever_jumped => may_be_lost = schedule.answer_lost(),
+                        2 | 7 => may_be_lost &= now.monotonic < held_until,
                         _ => {}
                     }
                     last = Some((now.monotonic, schedule.interval(now)));

@@ -1,5 +1,5 @@
-//! What people want from the application: sign-ins in both drafts, orders, for which it requests tokens of its own, and
-//! confirmations on their phones (CIBA).
+//! The flows that users start: sign-ins in both drafts, orders, for which the application requests tokens of its own,
+//! and confirmations on their phones (CIBA).
 
 use openid_deferred::testing::{Endpoint, RecordedRequest, TestProcess, TestUser};
 use openid_deferred::{Clock as _, SystemClock};
@@ -8,9 +8,9 @@ use url::Url;
 
 use crate::service::{MOMENT, Service, Visit};
 
-/// The kind of a user's errand.
+/// What a user starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Errand {
+pub enum Flow {
     /// A sign-in in the OpenID dialect.
     OpenId,
     /// A sign-in in the IETF dialect.
@@ -21,7 +21,7 @@ pub enum Errand {
     Asked,
 }
 
-impl Errand {
+impl Flow {
     pub fn of_user(user: u32) -> Self {
         match user % 4 {
             0 => Self::OpenId,
@@ -50,7 +50,7 @@ fn details(order: u32) -> Value {
     json!([{ "type": "order", "identifier": order.to_string() }])
 }
 
-/// Identifies an errand in the requests to the provider before it is deferred.
+/// Identifies a flow in the requests to the provider before it is deferred.
 pub fn key(request: &RecordedRequest) -> Option<String> {
     let name = match request.endpoint {
         Endpoint::Exchange => "deferred_code",
@@ -69,7 +69,7 @@ pub fn identifier(poll: &RecordedRequest) -> &str {
 }
 
 impl Service {
-    /// Runs the errand of a user, who repeats what was refused for the moment, and must be taken.
+    /// Runs the flow of a user, who repeats requests that were refused for the moment, until the flow is pending.
     pub async fn sign_in(&self, user: u32) -> TestProcess {
         let visit = self.visit(user).await;
         assert_eq!(visit.status, 202, "user {user} came back");
@@ -78,15 +78,15 @@ impl Service {
 
     /// The same, for users who may be told to start again.
     pub async fn visit(&self, user: u32) -> Visit {
-        let errand = Errand::of_user(user);
-        let visit = match errand {
-            Errand::OpenId => self.there_and_back(user, "start", errand.code()).await,
-            Errand::Ietf => self.there_and_back(user, "ietf/start", errand.code()).await,
-            Errand::Order => self.order(user).await,
-            Errand::Asked => self.ask(user).await,
+        let flow = Flow::of_user(user);
+        let visit = match flow {
+            Flow::OpenId => self.there_and_back(user, "start", flow.code()).await,
+            Flow::Ietf => self.there_and_back(user, "ietf/start", flow.code()).await,
+            Flow::Order => self.order(user).await,
+            Flow::Asked => self.ask(user).await,
         };
         // In the IETF dialect some polls are answered with an `interaction_uri`, until the decision.
-        if matches!(errand, Errand::Ietf | Errand::Order) && (user / 4).is_multiple_of(2) {
+        if matches!(flow, Flow::Ietf | Flow::Order) && (user / 4).is_multiple_of(2) {
             visit.process.iter().for_each(TestProcess::require_interaction);
         }
         self.visits().insert(user, visit.clone());
@@ -99,7 +99,7 @@ impl Service {
         let header = |name| start.headers().get(name).and_then(|value| value.to_str().ok()).expect("a redirect");
         let (url, cookie) = (header("location"), header("set-cookie"));
         let (back, process) = {
-            let _turn = self.turnstile.lock().unwrap();
+            let _guard = self.user_at_op.lock().unwrap();
             self.op.set_user(TestUser::new(&format!("user-{user}")));
             let back = self.op.visit(url).url();
             let mut processes = self.op.processes().into_iter().rev();

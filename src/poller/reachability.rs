@@ -12,7 +12,7 @@ const TRIED_POLLS: u64 = 3;
 
 /// The results of the polls of one client, on the monotonic clock of this replica.
 #[derive(Debug, Default)]
-pub(super) struct Reach(Option<Silence>);
+pub(super) struct Reachability(Option<Silence>);
 
 /// The time since the last usable answer.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Unreachable {
     pub(super) cause: Arc<str>,
 }
 
-impl Reach {
+impl Reachability {
     /// Records a poll without a usable answer.
     pub(super) fn failed(&mut self, cause: impl Into<Arc<str>>, now: Duration) {
         let cause = cause.into();
@@ -96,40 +96,40 @@ mod tests {
 
     #[test]
     fn an_op_is_unreachable_after_a_minute_and_three_polls_without_a_usable_answer() {
-        let mut reach = Reach::default();
-        reach.failed("HTTP status 503", seconds(100));
-        reach.failed("HTTP status 503", seconds(120));
-        assert_eq!(reach.report(seconds(161)), None, "two polls are not enough");
-        reach.failed("no connection", seconds(161));
-        let report = reach.report(seconds(161)).unwrap();
+        let mut reachability = Reachability::default();
+        reachability.failed("HTTP status 503", seconds(100));
+        reachability.failed("HTTP status 503", seconds(120));
+        assert_eq!(reachability.report(seconds(161)), None, "two polls are not enough");
+        reachability.failed("no connection", seconds(161));
+        let report = reachability.report(seconds(161)).unwrap();
         assert_eq!((report.silence, report.polls, &*report.cause), (seconds(61), 3, "no connection"));
-        assert_eq!(reach.unreachable_for(seconds(200)), Some(seconds(100)));
-        assert_eq!(reach.answered(seconds(400)), Some(seconds(300)));
-        assert_eq!(reach.unreachable_for(seconds(400)), None);
+        assert_eq!(reachability.unreachable_for(seconds(200)), Some(seconds(100)));
+        assert_eq!(reachability.answered(seconds(400)), Some(seconds(300)));
+        assert_eq!(reachability.unreachable_for(seconds(400)), None);
     }
 
     #[test]
     fn many_failures_within_a_minute_are_not_enough() {
-        let mut reach = Reach::default();
-        (0..1_000).for_each(|_| reach.failed("no connection", seconds(100)));
-        assert_eq!(reach.report(seconds(159)), None);
-        assert_eq!(reach.answered(seconds(159)), None, "no outage was reported");
+        let mut reachability = Reachability::default();
+        (0..1_000).for_each(|_| reachability.failed("no connection", seconds(100)));
+        assert_eq!(reachability.report(seconds(159)), None);
+        assert_eq!(reachability.answered(seconds(159)), None, "no outage was reported");
     }
 
     #[test]
     fn an_outage_is_reported_once_an_hour_while_polls_are_attempted() {
-        let mut reach = Reach::default();
+        let mut reachability = Reachability::default();
         let mut reports = Vec::new();
         for second in (0..7_300).step_by(10) {
-            reach.failed("no connection", seconds(second));
-            reports.extend(reach.report(seconds(second)).map(|_| second));
+            reachability.failed("no connection", seconds(second));
+            reports.extend(reachability.report(seconds(second)).map(|_| second));
         }
         assert_eq!(reports, [60, 3_660, 7_260]);
         assert_eq!(
-            reach.report(seconds(100_000)).map(|report| report.polls),
+            reachability.report(seconds(100_000)).map(|report| report.polls),
             Some(730),
             "polls have failed since then"
         );
-        assert_eq!(reach.report(seconds(200_000)), None, "nothing was tried since then");
+        assert_eq!(reachability.report(seconds(200_000)), None, "nothing was tried since then");
     }
 }

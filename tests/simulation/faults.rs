@@ -15,7 +15,7 @@ const ALONE: f64 = 0.6;
 
 /// The trouble of a world, drawn once for each seed.
 #[derive(Debug)]
-pub struct Weather {
+pub struct Faults {
     pub crash: f64,
     pub wire_fault: f64,
     pub store_fault: f64,
@@ -48,9 +48,9 @@ pub struct Rare {
     /// The time that each row adds to a call that settles or claims it.
     pub row_cost: Duration,
     /// The number of rows that one step of the correction of due times reads, if it is lower than usual.
-    pub clamp_step: Option<usize>,
+    pub correction_step: Option<usize>,
     /// The probability that a replica dies between two steps.
-    pub dies_clamping: f64,
+    pub dies_correcting: f64,
     /// The client times out in every call that reads all rows of the store.
     pub is_huge: bool,
     /// The mean time between two suspensions of replicas.
@@ -170,7 +170,7 @@ pub enum Part {
     Overloaded,
 }
 
-impl Weather {
+impl Faults {
     /// The periods in which the keys of the OP are unavailable, in order.
     pub fn keys_away(&self) -> Vec<Range<Duration>> {
         let hides_keys = |outage: &&Outage| {
@@ -183,22 +183,22 @@ impl Weather {
     }
 
     pub fn drawn(chance: &Chance, rare: &Chance, worlds: &Worlds, horizon: Duration) -> Self {
-        let mut weather = usual(chance, horizon);
+        let mut faults = usual(chance, horizon);
         let kinds = worlds.drawn(rare);
         if !kinds.is_empty() && rare.odds(ALONE) {
-            weather.outages.clear();
+            faults.outages.clear();
             for rate in [
-                &mut weather.crash,
-                &mut weather.wire_fault,
-                &mut weather.store_fault,
-                &mut weather.garbage,
-                &mut weather.slow,
+                &mut faults.crash,
+                &mut faults.wire_fault,
+                &mut faults.store_fault,
+                &mut faults.garbage,
+                &mut faults.slow,
             ] {
                 *rate = 0.0;
             }
         }
-        kinds.into_iter().for_each(|kind| weather.bring(kind, rare, horizon));
-        weather
+        kinds.into_iter().for_each(|kind| faults.bring(kind, rare, horizon));
+        faults
     }
 
     fn bring(&mut self, kind: Kind, chance: &Chance, horizon: Duration) {
@@ -218,8 +218,8 @@ impl Weather {
                 }
                 rare.store_clock.sort_unstable();
                 rare.is_huge = chance.odds(0.3);
-                rare.clamp_step = chance.pick(&[None, Some(1), Some(3)]);
-                rare.dies_clamping = chance.pick(&[0.0, 0.2]);
+                rare.correction_step = chance.pick(&[None, Some(1), Some(3)]);
+                rare.dies_correcting = chance.pick(&[0.0, 0.2]);
             }
             Kind::SlowStore => {
                 rare.row_cost = chance.pick(&[Duration::ZERO, Duration::from_millis(20), Duration::from_millis(300)]);
@@ -257,7 +257,7 @@ impl Weather {
     }
 }
 
-fn usual(chance: &Chance, horizon: Duration) -> Weather {
+fn usual(chance: &Chance, horizon: Duration) -> Faults {
     let rate = |values: &[f64]| chance.pick(values);
     let mut outages = Vec::new();
     for of in [Part::Op, Part::Keys, Part::Store, Part::Line, Part::Registration, Part::Nonces] {
@@ -274,7 +274,7 @@ fn usual(chance: &Chance, horizon: Duration) -> Weather {
         }
     }
     let big_jumps = chance.odds(0.15);
-    Weather {
+    Faults {
         crash: rate(&[0.0, 0.0, 0.001, 0.004, 0.015]),
         wire_fault: rate(&[0.0, 0.01, 0.05, 0.3]),
         store_fault: rate(&[0.0, 0.0, 0.01, 0.1, 0.4]),

@@ -17,7 +17,7 @@ pub(super) enum JobKind {
 }
 
 /// One poll or verification in progress. It counts until it is dropped.
-pub(super) struct UnderWay {
+pub(super) struct InFlight {
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
     kind: JobKind,
@@ -37,34 +37,34 @@ impl Tenant {
         kind: JobKind,
         was_sent: Arc<AtomicBool>,
         now: Duration,
-    ) -> UnderWay {
-        shared.under_way.fetch_add(1, Ordering::Relaxed);
+    ) -> InFlight {
+        shared.in_flight.fetch_add(1, Ordering::Relaxed);
         let (shared, tenant) = (shared.clone(), self.clone());
-        let mut under_way = UnderWay { shared, tenant, kind, was_sent, breaker_probe: None, pause_probe: None };
+        let mut in_flight = InFlight { shared, tenant, kind, was_sent, breaker_probe: None, pause_probe: None };
         if kind == JobKind::Poll {
-            under_way.breaker_probe = self.breaker().probes(now);
-            under_way.pause_probe = self.pause().probes(now);
+            in_flight.breaker_probe = self.breaker().probes(now);
+            in_flight.pause_probe = self.pause().probes(now);
             self.meter().takes(self.limits.rate, now);
             let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
             self.measure.in_flight(before + 1);
         } else {
             self.verifying.fetch_add(1, Ordering::Relaxed);
         }
-        under_way
+        in_flight
     }
 
     /// Undoes the records of a poll that was not sent. Returns whether another poll can be the probe instead.
-    fn take_back(&self, under_way: &UnderWay) -> bool {
+    fn take_back(&self, in_flight: &InFlight) -> bool {
         self.meter().takes_back(self.limits.rate);
-        let breaker = under_way.breaker_probe.as_ref().is_some_and(|probe| self.breaker().take_back(probe));
-        let pause = under_way.pause_probe.as_ref().is_some_and(|probe| self.pause().take_back(probe));
+        let breaker = in_flight.breaker_probe.as_ref().is_some_and(|probe| self.breaker().take_back(probe));
+        let pause = in_flight.pause_probe.as_ref().is_some_and(|probe| self.pause().take_back(probe));
         breaker || pause
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.shared.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
         if self.kind == JobKind::Poll {
             let before = self.tenant.in_flight.fetch_sub(1, Ordering::Relaxed);
             self.tenant.measure.in_flight(before.saturating_sub(1));

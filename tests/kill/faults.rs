@@ -12,14 +12,14 @@ const STORM: usize = 100;
 pub const DELAY: Duration = Duration::from_secs(1);
 
 /// Triggers another fault now and then.
-pub struct Weather {
+pub struct Faults {
     pause: Duration,
     next: Duration,
     /// How often the keys change or are unavailable, and when that happens next.
     keys: Option<(Duration, Duration)>,
 }
 
-impl Weather {
+impl Faults {
     /// Triggers faults about this often. If the trial takes long enough, as `time` says, the keys are affected as well,
     /// a few times. No client fetches keys again at once, so recovery takes minutes.
     pub fn every(pause: Duration, time: Duration) -> Self {

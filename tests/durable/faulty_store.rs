@@ -21,13 +21,13 @@ use crate::support::{client_of, keyring, provider};
 
 /// How far the store's clock starts ahead of the test's, so that it can be set back.
 const AHEAD: Duration = Duration::from_secs(30 * 86_400);
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
-pub struct Troubled(Arc<Trouble>);
+pub struct FaultyStore(Arc<Faults>);
 
 #[derive(Debug)]
-struct Trouble {
+struct Faults {
     store: MemoryStore,
     clock: StoreClock,
     is_down: AtomicBool,
@@ -49,7 +49,7 @@ struct Trouble {
     panics_in_changed: AtomicUsize,
     calls: Mutex<Vec<&'static str>>,
     /// How many calls of each method have begun and are not over, whether or not anybody drives them.
-    under_way: Mutex<BTreeMap<&'static str, usize>>,
+    in_flight: Mutex<BTreeMap<&'static str, usize>>,
     works: Mutex<Vec<WorkCall>>,
 }
 
@@ -82,10 +82,10 @@ impl Clock for StoreClock {
     }
 }
 
-impl Troubled {
+impl FaultyStore {
     pub fn on(clock: &TestClock) -> Self {
         let clock = StoreClock { clock: clock.clone(), ahead: Arc::new(Mutex::new(AHEAD)) };
-        Self(Arc::new(Trouble {
+        Self(Arc::new(Faults {
             store: MemoryStore::with_clock(Arc::new(clock.clone())),
             clock,
             is_down: AtomicBool::new(false),
@@ -93,13 +93,13 @@ impl Troubled {
             delay_of_row: Mutex::default(),
             delays: Mutex::default(),
             failing: Mutex::default(),
-            check_interval: Mutex::new(LOOK_EVERY),
+            check_interval: Mutex::new(CHECK_INTERVAL),
             hanging: tokio::sync::watch::Sender::new(false),
             late: Mutex::default(),
             panics: AtomicUsize::new(0),
             panics_in_changed: AtomicUsize::new(0),
             calls: Mutex::default(),
-            under_way: Mutex::default(),
+            in_flight: Mutex::default(),
             works: Mutex::default(),
         }))
     }
@@ -159,7 +159,7 @@ impl Troubled {
     }
 
     /// Sets how often a poller queries the store without a notification, instead of every ten seconds.
-    pub fn set_look_every(&self, check_interval: Duration) {
+    pub fn set_check_interval(&self, check_interval: Duration) {
         *self.0.check_interval.lock().unwrap() = check_interval;
     }
 
@@ -191,8 +191,8 @@ impl Troubled {
     }
 
     /// The number of calls of this method that have not ended.
-    pub fn under_way(&self, method: &str) -> usize {
-        self.0.under_way.lock().unwrap().get(method).copied().unwrap_or_default()
+    pub fn in_flight(&self, method: &str) -> usize {
+        self.0.in_flight.lock().unwrap().get(method).copied().unwrap_or_default()
     }
 
     /// The number of calls of all methods.
@@ -219,18 +219,18 @@ impl Troubled {
 }
 
 /// A call that has not ended.
-struct UnderWay<'a>(&'a Troubled, &'static str);
+struct CallInFlight<'a>(&'a FaultyStore, &'static str);
 
-impl<'a> UnderWay<'a> {
-    fn new(store: &'a Troubled, method: &'static str) -> Self {
-        *store.0.under_way.lock().unwrap().entry(method).or_default() += 1;
+impl<'a> CallInFlight<'a> {
+    fn new(store: &'a FaultyStore, method: &'static str) -> Self {
+        *store.0.in_flight.lock().unwrap().entry(method).or_default() += 1;
         Self(store, method)
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for CallInFlight<'_> {
     fn drop(&mut self) {
-        *self.0.0.under_way.lock().unwrap().entry(self.1).or_default() -= 1;
+        *self.0.0.in_flight.lock().unwrap().entry(self.1).or_default() -= 1;
     }
 }
 
@@ -245,7 +245,7 @@ macro_rules! forward {
         fn $method(&self, $($name: $type),*) -> BoxFuture<'_, Result<$answer, StoreError>> {
             Box::pin(async move {
                 let method = stringify!($method);
-                let _under_way = UnderWay::new(self, method);
+                let _call = CallInFlight::new(self, method);
                 let answer = match self.fails(method) {
                     Ok(()) => {
                         self.carry_out(move |store| Box::pin(async move { store.0.store.$method($($name),*).await })).await
@@ -262,7 +262,7 @@ macro_rules! forward {
     )*};
 }
 
-impl Store for Troubled {
+impl Store for FaultyStore {
     forward! {
         insert(process: NewProcess) -> Insertion;
         load(id: ProcessId) -> Option<Process>;
@@ -321,7 +321,7 @@ pub struct World {
     pub op: TestProvider,
     pub clock: TestClock,
     pub client: Client,
-    pub store: Troubled,
+    pub store: FaultyStore,
     pub poller: Poller,
 }
 
@@ -337,13 +337,13 @@ pub async fn world_with(
     let clock = TestClock::automatic();
     let op = op(provider(&clock)).start().unwrap();
     let client = client(client_of(&op, &clock)).build().unwrap();
-    let store = Troubled::on(&clock);
+    let store = FaultyStore::on(&clock);
     let poller = poller_on(&store, &clock, 3).client(client.clone()).start().await.unwrap();
     World { op, clock, client, store, poller }
 }
 
 /// A poller on such a store, before it starts.
-pub fn poller_on(store: &Troubled, clock: &TestClock, seed: u64) -> PollerBuilder {
+pub fn poller_on(store: &FaultyStore, clock: &TestClock, seed: u64) -> PollerBuilder {
     let (clock, random) = (Arc::new(clock.clone()), Arc::new(SeededRandom::new(seed)));
     Poller::builder(store.clone(), keyring()).receives_pings().clock(clock).random(random)
 }
