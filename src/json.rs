@@ -9,21 +9,23 @@
 //! string (§8.2) is read as U+FFFD, and a number that a double cannot represent (§6) as `null`, unless a check needs
 //! the member.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 use std::{fmt, mem};
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::{Document, Rule, Violation};
 
 mod members;
+mod places;
 mod repair;
+mod repeated;
 pub(crate) mod seconds;
 
 pub(crate) use members::Members;
+
 use members::erase;
+use places::{PLACES, Places, lies_in, note_differences};
 use repair::Substitutes;
 
 /// The members of one JSON object, with the names of those that have contradictory or unclear values.
@@ -37,9 +39,6 @@ pub(crate) struct Object {
     /// The values of outermost members that later values have replaced.
     earlier: Vec<(String, Value)>,
 }
-
-/// Places in a document: names and array indices from the outermost object inwards, up to [`DEPTH`] levels.
-type Places = BTreeSet<Vec<String>>;
 
 /// Why a needed member cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,14 +59,9 @@ impl Flaw {
     }
 }
 
-/// The number of levels of a place. Anything deeper counts for the member that contains it. Three levels identify a
-/// member of a key in a key set.
-const DEPTH: usize = 3;
 /// The maximum nesting of arrays and objects. A stored value contains documents of the OP in a few levels of its own,
 /// and serde_json, which reads it again, stops at 128.
 const NESTING: usize = 100;
-/// The maximum number of places that are kept. A document with more counts as contradictory everywhere.
-const PLACES: usize = 100;
 
 impl Object {
     /// Reads one JSON object.
@@ -86,10 +80,8 @@ impl Object {
         }
         // Most headers and claims are flat, and then nothing is left to check. Names are checked first, because values
         // must be compared only if a name is repeated.
-        if object.members.values().any(holds_object) && serde_json::from_slice::<Unrepeated>(json).is_err() {
-            let mut path = Vec::new();
-            let search = Search { path: &mut path, found: &mut object.contradictions };
-            search.deserialize(&mut serde_json::Deserializer::from_slice(json))?;
+        if object.members.values().any(holds_object) && repeated::has_repeated_names(json) {
+            repeated::find_contradictions(json, &mut object.contradictions)?;
         }
         Ok(object)
     }
@@ -182,39 +174,6 @@ pub(crate) fn flawed(document: Document, flaw: Flaw) -> Violation {
     Violation::new(rule).in_document(document).at_member(member)
 }
 
-/// Whether one of the places is this one, is inside it, or contains it.
-fn lies_in(places: &Places, place: &[&str]) -> bool {
-    places.len() >= PLACES || places.iter().any(|found| place.iter().zip(found).all(|(name, found)| name == found))
-}
-
-/// Finds where two readings of one document differ.
-fn note_differences(one: &Map<String, Value>, other: &Map<String, Value>, path: &mut Vec<String>, found: &mut Places) {
-    let missing = other.iter().filter(|(name, _)| !one.contains_key(*name)).map(|(name, value)| (name, value, None));
-    for (name, value, same) in one.iter().map(|(name, value)| (name, value, other.get(name))).chain(missing) {
-        path.push(name.clone());
-        note_difference(value, same, path, found);
-        path.pop();
-    }
-}
-
-fn note_difference(one: &Value, other: Option<&Value>, path: &mut Vec<String>, found: &mut Places) {
-    match (one, other) {
-        _ if found.len() >= PLACES => {}
-        (Value::Object(one), Some(Value::Object(other))) if path.len() < DEPTH => {
-            note_differences(one, other, path, found);
-        }
-        (Value::Array(one), Some(Value::Array(other))) if path.len() < DEPTH => {
-            for (number, element) in one.iter().enumerate() {
-                path.push(number.to_string());
-                note_difference(element, other.get(number), path, found);
-                path.pop();
-            }
-        }
-        (one, other) if other != Some(one) => drop(found.insert(path.clone())),
-        _ => {}
-    }
-}
-
 fn holds_object(value: &Value) -> bool {
     match value {
         Value::Object(_) => true,
@@ -268,168 +227,6 @@ impl<'de> Visitor<'de> for ObjectVisitor {
             earlier.extend(replaced.map(|replaced| (name, replaced)).filter(|_| earlier.len() < PLACES));
         }
         Ok(Object { members, contradictions, unclear: Places::new(), earlier })
-    }
-}
-
-/// Any JSON value without repeated member names. serde_json limits its depth.
-struct Unrepeated;
-
-impl<'de> Deserialize<'de> for Unrepeated {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UnrepeatedVisitor)
-    }
-}
-
-struct UnrepeatedVisitor;
-
-impl<'de> Visitor<'de> for UnrepeatedVisitor {
-    type Value = Unrepeated;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON without repeated member names")
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Unrepeated, E> {
-        Ok(Unrepeated)
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Unrepeated, E> {
-        Ok(Unrepeated)
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Unrepeated, E> {
-        Ok(Unrepeated)
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Unrepeated, E> {
-        Ok(Unrepeated)
-    }
-
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<Unrepeated, E> {
-        Ok(Unrepeated)
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Unrepeated, E> {
-        Ok(Unrepeated)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Unrepeated, A::Error> {
-        while elements.next_element::<Unrepeated>()?.is_some() {}
-        Ok(Unrepeated)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Unrepeated, A::Error> {
-        // A tree, because most objects have few members: it needs less memory than a hash table, and no hashing.
-        let mut names = BTreeSet::new();
-        while let Some((Name(name), Unrepeated)) = members.next_entry()? {
-            if !names.insert(name) {
-                return Err(de::Error::custom("a member name is repeated"));
-            }
-        }
-        Ok(Unrepeated)
-    }
-}
-
-/// A member name, borrowed unless something in it is escaped.
-#[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// A value, for comparison only.
-#[derive(PartialEq)]
-enum Shape {
-    Null,
-    Bool(bool),
-    Integer(i128),
-    Float(f64),
-    Text(String),
-    Array(Vec<Shape>),
-    Object(BTreeMap<String, Shape>),
-}
-
-/// Searches a value for members that are repeated with different values.
-struct Search<'a> {
-    path: &'a mut Vec<String>,
-    found: &'a mut Places,
-}
-
-impl Search<'_> {
-    /// Returns the same search, one level further inwards.
-    fn inside(&mut self) -> Search<'_> {
-        Search { path: self.path, found: self.found }
-    }
-
-    fn note(&mut self, name: &str) {
-        if self.found.len() < PLACES {
-            let place = self.path.iter().map(String::as_str).chain([name]).take(DEPTH);
-            self.found.insert(place.map(str::to_owned).collect());
-        }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Search<'_> {
-    type Value = Shape;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Shape, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Search<'_> {
-    type Value = Shape;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Shape, E> {
-        Ok(Shape::Bool(value))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Shape, E> {
-        Ok(Shape::Integer(i128::from(value)))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Shape, E> {
-        Ok(Shape::Integer(i128::from(value)))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Shape, E> {
-        Ok(Shape::Float(value))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Shape, E> {
-        Ok(Shape::Text(value.to_owned()))
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Shape, E> {
-        Ok(Shape::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Shape, A::Error> {
-        let mut shapes = Vec::new();
-        loop {
-            self.path.push(shapes.len().to_string());
-            let element = elements.next_element_seed(self.inside())?;
-            self.path.pop();
-            match element {
-                Some(shape) => shapes.push(shape),
-                None => return Ok(Shape::Array(shapes)),
-            }
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Shape, A::Error> {
-        let mut members = BTreeMap::new();
-        while let Some(name) = entries.next_key::<String>()? {
-            self.path.push(name.clone());
-            let shape = entries.next_value_seed(self.inside())?;
-            self.path.pop();
-            if members.get(&name).is_some_and(|earlier| *earlier != shape) {
-                self.note(&name);
-            }
-            members.insert(name, shape);
-        }
-        Ok(Shape::Object(members))
     }
 }
 
