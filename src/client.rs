@@ -6,16 +6,12 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
-use crate::dialect::{Dialect, ResponseType};
-use crate::dpop::DpopKey;
 use crate::endpoint::{ClientIdentity, Endpoints, REQUESTS_AT_MOST, SIGNER_TIMEOUT};
-use crate::error::{ConfigurationProblem, Document, Error, ErrorKind, Misuse, Rule, Violation};
+use crate::error::{Error, Misuse};
 use crate::id_token::Expectations;
 use crate::jose::{self, DecryptionKey, SigningAlgorithm};
 use crate::pending::{Checks, Jitter, Pace};
-use crate::provider::{
-    Issuer, LONGEST_FETCH, Provider, ProviderMetadata, SignedJwt, check_response_type, check_support,
-};
+use crate::provider::{Issuer, LONGEST_FETCH, Provider, ProviderMetadata};
 use crate::random::{self, Random};
 use crate::secret::Secret;
 use crate::transport::UrlPolicy;
@@ -33,6 +29,8 @@ mod claims_request;
 mod connection;
 mod delivery_mode;
 mod dialect;
+mod discovery;
+mod dpop_key;
 mod encryption;
 mod end_session;
 mod exchange;
@@ -63,6 +61,7 @@ mod response_parameters;
 mod revoke;
 mod session;
 mod setting;
+mod signing_algorithms;
 mod stored;
 mod token_holder;
 mod token_request;
@@ -112,9 +111,6 @@ pub(crate) use stored::StoredOutcome;
 use identity::Credentials;
 use options::Options;
 use refresh::Flights;
-
-/// The metadata member in which the OP lists the algorithms of its ID Tokens.
-const ID_TOKEN_ALGORITHMS: &str = "id_token_signing_alg_values_supported";
 
 /// The stateless client: a relying party at one OP.
 ///
@@ -212,136 +208,6 @@ impl Client {
         metadata.is_some_and(|metadata| !metadata.authorization_response_iss_parameter_supported())
     }
 
-    /// Makes the checks of discovery: everything that would otherwise fail while a user signs in.
-    async fn check_provider(&self) -> Result<(), Error> {
-        let metadata = self.0.provider.metadata().await?;
-        if !self.0.options.allow_unadvertised {
-            self.check_authentication(&metadata)?;
-        }
-        let identity = self.identity_at(&metadata)?;
-        builder::check_poll_credential(&self.0.options, &identity.authentication)?;
-        self.endpoints(&metadata, identity).token()?;
-        self.check_secret(&identity.authentication)?;
-        self.check_fapi(&metadata)?;
-        self.dpop_algorithm(&metadata)?;
-        if self.is_for_backchannel() {
-            self.check_backchannel(&metadata)?;
-            if self.0.options.signed_backchannel_requests {
-                self.check_backchannel_signature(&metadata)?;
-            }
-            self.check_id_tokens(&metadata).await?;
-        }
-        match self.0.options.without_redirect_uri {
-            true => self.check_dialect(Dialect::Ietf, &identity.authentication),
-            false => self.check_sign_ins(&metadata).await,
-        }
-    }
-
-    /// The checks of discovery for a client that signs users in.
-    async fn check_sign_ins(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
-        let (dialect, response_type) = (self.dialect_at(metadata), self.0.options.response_type);
-        if !self.0.options.allow_unadvertised {
-            if self.0.options.strict_response_types {
-                check_response_type(metadata, dialect.protocol().response_type(response_type))?;
-            }
-            self.check_advertised(metadata, response_type)?;
-        }
-        self.check_dialect_of_sign_ins(dialect, response_type, metadata)?;
-        metadata.authorization_url()?;
-        if self.pushes(metadata) {
-            self.push_endpoint(metadata)?;
-        }
-        self.check_id_token_algorithms(metadata)?;
-        self.check_response_mode(metadata)?;
-        self.check_encryption(metadata)?;
-        self.check_request_objects(metadata).await?;
-        self.check_keys().await
-    }
-
-    /// The checks of discovery for ID Tokens.
-    async fn check_id_tokens(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
-        self.check_id_token_algorithms(metadata)?;
-        self.check_encryption(metadata)?;
-        self.check_keys().await
-    }
-
-    async fn check_keys(&self) -> Result<(), Error> {
-        // An OP whose tokens are authenticated with the client secret may have no keys at all.
-        if !self.id_token_algorithms().await?.iter().all(|algorithm| algorithm.is_symmetric()) {
-            self.0.provider.keys().await?;
-        }
-        Ok(())
-    }
-
-    /// Logs a warning for what discovery refuses. An OP whose metadata lost an entry in a deployment may still work,
-    /// and users are waiting.
-    fn warn_if_unsupported(&self, metadata: &ProviderMetadata, response_type: ResponseType) {
-        if self.0.options.allow_unadvertised {
-            return;
-        }
-        let supported = self.check_advertised(metadata, response_type);
-        let supported = supported.and_then(|()| self.check_authentication(metadata));
-        if let Err(problem) = supported.and_then(|()| self.check_id_token_algorithms(metadata)) {
-            tracing::warn!(
-                issuer = self.issuer(),
-                %problem,
-                "the OP's metadata no longer lists a feature that this client needs"
-            );
-        }
-    }
-
-    /// Checks that the OP lists what sign-ins with this response type need.
-    fn check_advertised(
-        &self,
-        metadata: &ProviderMetadata,
-        response_type: ResponseType,
-    ) -> Result<(), ConfigurationProblem> {
-        let protocol = self.dialect_at(metadata).protocol();
-        let (wire, grant) = (protocol.response_type(response_type), protocol.required_grant_type(response_type));
-        check_support(metadata, wire, &[grant])
-    }
-
-    /// Makes the DPoP key of a new sign-in.
-    async fn new_dpop_key(&self, metadata: &ProviderMetadata) -> Result<Option<DpopKey>, Error> {
-        match (self.0.options.dpop(), self.dpop_algorithm(metadata)?) {
-            (DpopMode::Shared(key), _) => Ok(Some(key.clone())),
-            // Finding the primes of an RSA key takes a tenth of a second, which would delay other tasks.
-            (_, Some(algorithm @ SigningAlgorithm::Ps256)) => {
-                let generated = tokio::task::spawn_blocking(move || DpopKey::generate(algorithm)).await;
-                generated.map_err(|error| Error::new(ErrorKind::Cryptography).with_source(error))?.map(Some)
-            }
-            (_, Some(algorithm)) => DpopKey::generate(algorithm).map(Some),
-            (_, None) => Ok(None),
-        }
-    }
-
-    /// The algorithm of a shared key, or our first algorithm that the OP lists. If the OP lists none, ES256 is used,
-    /// which every OP with DPoP supports.
-    fn dpop_algorithm(&self, metadata: &ProviderMetadata) -> Result<Option<SigningAlgorithm>, Error> {
-        const PREFERRED: [SigningAlgorithm; 4] =
-            [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519, SigningAlgorithm::Ps256];
-        let shared;
-        let usable: &[SigningAlgorithm] = match self.0.options.dpop() {
-            DpopMode::Off => return Ok(None),
-            DpopMode::PerProcess => &PREFERRED,
-            DpopMode::Shared(key) => {
-                shared = [key.algorithm()];
-                &shared
-            }
-        };
-        const MEMBER: &str = "dpop_signing_alg_values_supported";
-        let listed = metadata.dpop_signing_alg_values_supported();
-        let is_listed = |ours: &SigningAlgorithm| listed.is_empty() || listed.iter().any(|name| name == ours.as_str());
-        let first = usable.first().filter(|_| self.0.options.allow_unadvertised);
-        usable
-            .iter()
-            .copied()
-            .find(is_listed)
-            .or(first.copied())
-            .map(Some)
-            .ok_or_else(|| ConfigurationProblem::NotAdvertised { member: MEMBER, value: names(usable) }.into())
-    }
-
     /// A stable number for this client at this OP. It is the same in every release and for all settings.
     pub(crate) fn partition(&self) -> i64 {
         Self::partition_of(self.issuer(), self.client_id())
@@ -432,91 +298,6 @@ impl Client {
             hinted_subject: checks.subject.as_deref(),
         }
     }
-
-    /// The algorithms that an ID Token may be signed with: the configured one, or the asymmetric ones that the OP
-    /// lists.
-    async fn id_token_algorithms(&self) -> Result<Vec<SigningAlgorithm>, Error> {
-        if let Some(chosen) = self.0.options.algorithms.id_token_signature {
-            return Ok(vec![chosen]);
-        }
-        Ok(self.listed_id_token_algorithms(&self.0.provider.metadata().await?))
-    }
-
-    /// The algorithms that an ID Token may be signed with, if the algorithm of `jwt` is one of them. If it is not, the
-    /// metadata may be fetched again, because the OP may have started to use an algorithm after its metadata was
-    /// fetched. An algorithm that was configured is final, and an HMAC algorithm is never accepted because an OP lists
-    /// it.
-    ///
-    /// The outer error is transient, the inner one is not.
-    async fn id_token_algorithms_for(
-        &self,
-        jwt: &SignedJwt,
-    ) -> Result<Result<Vec<SigningAlgorithm>, Violation>, Error> {
-        let refused = Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken);
-        if let Some(chosen) = self.0.options.algorithms.id_token_signature {
-            return Ok(Some(vec![chosen]).filter(|_| chosen == jwt.algorithm).ok_or(refused));
-        }
-        if !self.may_be_listed(jwt.algorithm) {
-            return Ok(Err(refused));
-        }
-        let fit = |metadata: &ProviderMetadata| self.listed_id_token_algorithms(metadata).contains(&jwt.algorithm);
-        let fitting = self.0.provider.metadata_fitting(jwt, refused, fit).await?;
-        Ok(fitting.map(|metadata| self.listed_id_token_algorithms(&metadata)))
-    }
-
-    fn listed_id_token_algorithms(&self, metadata: &ProviderMetadata) -> Vec<SigningAlgorithm> {
-        self.asymmetric(metadata, ID_TOKEN_ALGORITHMS, metadata.id_token_signing_alg_values_supported())
-    }
-
-    /// Checks that the OP lists an algorithm that its ID Tokens may be signed with here. Otherwise all of them would be
-    /// refused, after users have waited for them.
-    fn check_id_token_algorithms(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
-        let listed = metadata.id_token_signing_alg_values_supported();
-        let value = match self.0.options.algorithms.id_token_signature {
-            _ if self.0.options.allow_unadvertised => return Ok(()),
-            Some(_) if metadata.is_silent_about(ID_TOKEN_ALGORITHMS) => return Ok(()),
-            Some(chosen) if listed.iter().any(|name| name == chosen.as_str()) => return Ok(()),
-            Some(chosen) => names(&[chosen]),
-            None if !self.listed_id_token_algorithms(metadata).is_empty() => return Ok(()),
-            None => SIGNATURES.into(),
-        };
-        Err(ConfigurationProblem::NotAdvertised { member: ID_TOKEN_ALGORITHMS, value })
-    }
-
-    /// Refuses to start a sign-in whose ID Token could not be accepted. If the configured algorithm is no longer
-    /// listed, that is only a warning at this point.
-    fn check_id_token_support(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
-        if self.0.options.algorithms.id_token_signature.is_some() {
-            return Ok(());
-        }
-        self.check_id_token_algorithms(metadata)
-    }
-
-    /// The asymmetric algorithms among those that the OP lists in a member. If there are none, it is RS256, the default
-    /// of every such list, provided that the member is missing or `allow_unadvertised` is set.
-    fn asymmetric(&self, metadata: &ProviderMetadata, member: &str, listed: &[String]) -> Vec<SigningAlgorithm> {
-        let usable = |algorithm: &SigningAlgorithm| self.may_be_listed(*algorithm);
-        let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name)).filter(usable);
-        let mut algorithms: Vec<_> = known.collect();
-        if algorithms.is_empty() && (self.0.options.allow_unadvertised || metadata.is_silent_about(member)) {
-            algorithms.extend([SigningAlgorithm::Rs256].into_iter().filter(usable));
-        }
-        algorithms
-    }
-
-    /// Whether a signature with this algorithm is accepted because the OP lists the algorithm.
-    fn may_be_listed(&self, algorithm: SigningAlgorithm) -> bool {
-        !algorithm.is_symmetric() && self.0.options.allows(algorithm)
-    }
-}
-
-/// The algorithms of which the OP must list one, in the form of an error text.
-const SIGNATURES: &str = "RS256` or `PS256` or `ES256` or `EdDSA";
-
-/// Joins several algorithms in the form of an error text.
-fn names(algorithms: &[SigningAlgorithm]) -> String {
-    let names: Vec<_> = algorithms.iter().map(|algorithm| algorithm.as_str()).collect();
-    names.join("` or `")
 }
 
 impl fmt::Debug for Client {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::Client;
 use super::response_mode::ResponseMode;
 use super::response_parameters::{Parameters, broken};
 use super::session::{self, AuthorizationSession};
-use super::{Client, SIGNATURES};
+use super::signing_algorithms::SIGNATURES;
 use crate::clock::unix_seconds;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
 use crate::jose::{CompactJws, NotVerified, SigningAlgorithm, Unreadable};
