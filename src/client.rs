@@ -144,7 +144,7 @@ struct Inner {
     refreshes: Flights,
     /// Behind a lock because keys rotate while the application runs.
     decryption_keys: RwLock<Arc<[DecryptionKey]>>,
-    /// Whether the time at which the registered secret expires no longer counts.
+    /// Whether to ignore the expiry time of the registered secret, because the secret was replaced.
     secret_is_replaced: AtomicBool,
     options: Options,
 }

@@ -40,7 +40,7 @@ use sealing_key::Subkeys;
 /// # }
 /// ```
 ///
-/// Each purpose has its own derived key. One key may seal 2³² values, about four thousand million (NIST SP 800-38D
+/// Each purpose has its own derived key. One key may seal 2³² values, about 4.3 billion (NIST SP 800-38D
 /// §8.3); rotate long before.
 ///
 /// Clones share the keys. `Debug` shows their identifiers, which reveal nothing about the keys.

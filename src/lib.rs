@@ -1,10 +1,10 @@
 //! Sign-in through the OpenID Connect Deferred Token Response flow (DTR): the user finishes with the browser in a
-//! minute, the OpenID Provider (OP) decides within an hour or within weeks, and the application gets the outcome.
+//! minute, the OpenID Provider (OP) decides hours or weeks later, and the application gets the outcome.
 //!
-//! There are two protocols for this, the OpenID draft (DTR) and a draft of the IETF (IETF DTR). The client speaks both,
-//! and chooses by the OP's metadata: see [`Dialect`]. With the second one, an OP may also defer its answer to a token
-//! request without a user. A third protocol, CIBA, begins without a browser: the application names the user, and the OP
-//! asks them on another device; see [`ciba`].
+//! Two drafts define this flow: the OpenID draft (DTR) and a draft of the IETF (IETF DTR). The client supports both, and
+//! chooses by the OP's metadata: see [`Dialect`]. With the IETF draft, an OP may also defer its answer to a token request
+//! without a user. A third protocol, CIBA, needs no browser: the application names the user, and the OP asks them on
+//! another device; see [`ciba`].
 //!
 //! # The steps
 //!
@@ -111,8 +111,8 @@
 //! # Outcomes and errors
 //!
 //! A sign-in ends with an [`Outcome`]: approved (or issued, without a user), denied, expired, failed, invalid,
-//! cancelled, or unknown if the OP's answer was lost. An [`Error`] is something that went wrong before that. An error
-//! never ends a pending sign-in. (Before it is pending, an exchange that fails after its code was sent ends it.)
+//! cancelled, or unknown if the OP's answer was lost. An [`Error`] does not end a pending
+//! sign-in. If an exchange fails after its code was sent, there is no pending sign-in, and the user must start again.
 //! [`Error::kind`] distinguishes the OP's error responses, broken [rules](error::Rule), the network, the configuration,
 //! the store and misuse of the crate. The `Display` and `Debug` output of errors, and the `Debug` output of every type
 //! here, contains no token, code, key or response body, so it may be logged.
@@ -139,7 +139,7 @@
 //! | [`error`](mod@error) | what an [`Error`] is about |
 //! | [`identity_assurance`] | verified claims with their evidence |
 //! | [`logout`] | logout at the OP, and logout tokens of the OP |
-//! | [`operations`] | what operators do with a store: list, show, put right, erase |
+//! | [`operations`] | what operators do with a store: list, show, repair, erase |
 //! | [`ping`] | the receiver of Ping Callbacks |
 //! | [`poller`] | the settings, events and statuses of the durable poller |
 //! | [`registration`] | dynamic client registration |
@@ -241,7 +241,7 @@ pub use secret::Secret;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// So does the code in the guides.
+/// The code in the guides compiles.
 macro_rules! guides {
     ($($guide:ident = $file:literal;)*) => {$(
         #[cfg(all(doctest, feature = "axum", feature = "postgres", feature = "testing"))]

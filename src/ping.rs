@@ -2,9 +2,9 @@
 //! worthwhile.
 //!
 //! An OP that supports pings calls the client's registered Deferred Client Notification Endpoint, or the Backchannel
-//! Client Notification Endpoint of CIBA, as soon as it has decided. One URL can serve both. Serve a [`Receiver`] there. It needs a [`Poller`] that [sends the OP a token for
-//! it](crate::poller::PollerBuilder::receives_pings), on the same store as the pollers that poll. Any replica can
-//! receive a ping. With the stateless client, serve an endpoint of your own and call
+//! Client Notification Endpoint of CIBA, as soon as it has decided. Serve a [`Receiver`] there; one URL can serve both.
+//! It needs a [`Poller`] that [sends the OP a token for it](crate::poller::PollerBuilder::receives_pings), on the same
+//! store as the pollers that poll. Any replica can receive a ping. With the stateless client, serve an endpoint of your own and call
 //! [`Client::poll`](crate::Client::poll) when its interval allows.
 //!
 //! With pings, [`Backoff::Growing`](crate::Backoff::Growing) saves most polls. A lost ping only costs time, because

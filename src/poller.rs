@@ -44,9 +44,9 @@
 //! [`Paused`](Event::Paused) is logged as a warning too, but needs no action unless it lasts: the OP requested the pause
 //! with `Retry-After`.
 //!
-//! Two numbers in [`Poller::stats`](crate::Poller::stats) show whether all is well. The age of a client's oldest
-//! overdue row shows whether polling keeps up. The age of its oldest unacknowledged outcome shows whether the
-//! application keeps up.
+//! [`Poller::stats`](crate::Poller::stats) shows with two numbers whether the work is done in time. The age of a
+//! client's oldest overdue row shows whether polling keeps up. The age of its oldest unacknowledged outcome shows
+//! whether the application keeps up.
 
 mod accept;
 mod acceptance;

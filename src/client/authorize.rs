@@ -103,7 +103,7 @@ impl AuthorizationRequest<'_> {
         self
     }
 
-    /// Sets the preferred authentication context classes, the preferred one first. The OP may ignore them. To have the
+    /// Sets the requested authentication context classes, in order of preference. The OP may ignore them. To have the
     /// final ID Token checked, request `acr` as an essential claim with [`claims`](Self::claims).
     pub fn acr_values<S: AsRef<str>>(self, values: impl IntoIterator<Item = S>) -> Self {
         self.joined("acr_values", values)
@@ -195,10 +195,10 @@ impl AuthorizationRequest<'_> {
     }
 
     /// Names whom or what this sign-in is for, such as an account number: 1 to 128 bytes.
-    /// [`Poller::find`](crate::Poller::find) finds all sign-ins and requests with this reference, and so everything that
-    /// is to be erased with an account. Several may have the same. Otherwise it has no effect. The store keeps a keyed
-    /// hash of it. It is not sent to the OP, and the browser
-    /// cannot change it, because it is sealed into the [`AuthorizationSession`].
+    /// [`Poller::find`](crate::Poller::find) finds all sign-ins and requests with this reference, for example to erase
+    /// everything that belongs to an account. Several may have the same. Otherwise it has no effect. The store keeps a
+    /// keyed hash of it. It is not sent to the OP, and the browser cannot change it, because it is sealed into the
+    /// [`AuthorizationSession`].
     pub fn reference(mut self, reference: impl Into<Secret>) -> Self {
         self.reference = Some(reference.into());
         self

@@ -64,8 +64,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the client secret, for the best method that the OP lists. If [`authentication`](Self::authentication) is
-    /// set too, the secret is only the key of ID Tokens that are signed with an HMAC.
+    /// Sets the client secret. Unless [`authentication`](Self::authentication) is set, it authenticates the client with
+    /// the strongest method that the OP lists. If it is set, the secret is only the key of ID Tokens that are signed with an HMAC.
     ///
     /// ```
     /// # #[cfg(feature = "testing")]
@@ -111,7 +111,7 @@ impl ClientBuilder {
     /// Declares that the client was registered with `tls_client_certificate_bound_access_tokens`: the OP binds its
     /// tokens to the certificate (RFC 8705 §3).
     ///
-    /// The client then does not use DPoP, because an OP that sees both may use up a grant and refuse the request.
+    /// The client then does not use DPoP, because an OP that gets both may invalidate the grant and refuse the request.
     /// [`dpop`](Self::dpop) must not ask for it.
     pub fn certificate_bound_access_tokens(mut self) -> Self {
         self.options.certificate_bound_access_tokens = true;
@@ -256,7 +256,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Omits `redirect_uri` from the exchange of a deferred code, because only RFC 6749 (§4.1.3) requires it, and not the draft.
+    /// Omits `redirect_uri` from the exchange of a deferred code. The draft does not require it there. RFC 6749 §4.1.3
+    /// requires it for ordinary codes, with which it is always sent.
     pub fn without_redirect_uri_in_exchange(mut self) -> Self {
         self.options.without_redirect_uri_in_exchange = true;
         self

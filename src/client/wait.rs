@@ -28,7 +28,8 @@ trait Observer: FnMut(&PendingAuthentication, WaitEvent<'_>) + Send {}
 
 impl<F: FnMut(&PendingAuthentication, WaitEvent<'_>) + Send> Observer for F {}
 
-/// What happened while waiting. The durable poller's [`Event`](crate::poller::Event) uses the same names.
+/// What happened while waiting. The durable poller's [`Event`](crate::poller::Event) uses the same names for the same
+/// events.
 #[non_exhaustive]
 #[derive(Debug)]
 pub enum WaitEvent<'a> {

@@ -117,7 +117,7 @@ fn response_advice(response: &ErrorResponse) -> &'static str {
             "Get a valid software statement from an issuer that the OP trusts."
         }
         "unknown_user_id" | "missing_user_code" | "invalid_user_code" | "expired_login_hint_token" => {
-            "Let the person at the page correct what they entered. If this happens often, somebody may be guessing users."
+            "Let the user of the page correct their input. If this happens often, an attacker may be guessing user names."
         }
         "invalid_binding_message" => "Send a shorter `binding_message` of plain text.",
         "invalid_token" | "insufficient_scope" => "Refresh the access token, or request the missing scope.",
@@ -213,7 +213,7 @@ fn token(rule: Rule) -> &'static str {
              with it too."
         }
         Rule::LogoutTokenReplayed => {
-            "Nothing, if the OP repeats tokens whose answer it did not get. Many of these mean that somebody repeats them."
+            "Do nothing if the OP repeats tokens for which it got no response. Many of these indicate replayed tokens."
         }
         Rule::JwtResponseAlgorithm => {
             "Register the same `authorization_signed_response_alg` with the OP that the client is configured with."

@@ -62,9 +62,9 @@ pub enum ErrorKind {
     Signer,
     /// An operation of the durable poller's store failed; the source states why. Nothing was sent without a record in
     /// the store.
-    #[error("store operation failed")]
+    #[error("an operation of the store failed")]
     Store,
-    /// The exchange timed out waiting for a free slot, because too many exchanges of this client are under way in this
+    /// The exchange timed out waiting for a free slot, because too many exchanges of this client are in flight in this
     /// replica. Nothing was sent: let the user reload. See [`Limits::exchanges`](crate::poller::Limits::exchanges).
     #[error("timed out waiting for a free exchange slot; nothing was sent")]
     Busy,

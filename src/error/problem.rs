@@ -128,7 +128,7 @@ pub enum Misuse {
     #[error("there is no refresh token: the OP issued none")]
     NoRefreshToken,
     /// There is no usable access token.
-    #[error("there is no usable access token")]
+    #[error("there is no usable access token: the OP issued none, or one of an unknown type")]
     NoAccessToken,
     /// The access token has the `token_type` `DPoP`, but the client has [DPoP off](crate::DpopMode::Off) and requested
     /// it without a proof, so there is no key for it. Turn DPoP on, or have the OP register the client for bearer

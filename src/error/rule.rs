@@ -112,7 +112,7 @@ rules! {
     IdTokenAlgorithm = "id_token_algorithm", "the ID Token is signed with an algorithm that this client does not accept", "OpenID Connect Core 1.0 §3.1.3.7, 7";
     IdTokenNoKey = "id_token_no_key", "the OP has no key for the ID Token", "OpenID Connect Core 1.0 §10.1";
     IdTokenSignature = "id_token_signature", "the ID Token's signature does not verify", "OpenID Connect Core 1.0 §3.1.3.7, 6";
-    IdTokenHeader = "id_token_header", "the ID Token's header has an invalid `typ`, `cty` or `crit`", "RFC 7515 §4.1.11";
+    IdTokenHeader = "id_token_header", "the ID Token's header has an invalid `typ`, `cty` or `crit`", "RFC 7515 §4.1.9, §4.1.10 and §4.1.11";
     IdTokenIssuer = "id_token_iss", "the ID Token's `iss` does not name this OP", "OpenID Connect Core 1.0 §3.1.3.7, 2";
     IdTokenAudience = "id_token_aud", "the ID Token's `aud` lacks this client or names an untrusted audience", "OpenID Connect Core 1.0 §3.1.3.7, 3";
     IdTokenAuthorizedParty = "id_token_azp", "the ID Token's `azp` is not this client, or is missing although there are several audiences", "OpenID Connect Core 1.0 §3.1.3.7, 4 and 5";
@@ -151,7 +151,7 @@ rules! {
     UserInfoSubject = "userinfo_sub", "the UserInfo response's `sub` is missing or differs from the ID Token's", "OpenID Connect Core 1.0 §5.3.2";
     UserInfoUnsigned = "userinfo_unsigned", "the UserInfo response is not signed, although a signature is registered", "OpenID Connect Core 1.0 §5.3.2";
     UserInfoNoKey = "userinfo_no_key", "the OP has no key for the signed UserInfo response", "OpenID Connect Core 1.0 §5.3.2 and §10.1";
-    UserInfoSigned = "userinfo_signed", "the signed UserInfo response does not verify", "OpenID Connect Core 1.0 §5.3.2";
+    UserInfoSigned = "userinfo_signed", "the signature, `iss`, `aud` or `exp` of the signed UserInfo response is wrong", "OpenID Connect Core 1.0 §5.3.2";
 }
 
 impl Rule {

@@ -75,7 +75,7 @@ const NAME_SHOWN: usize = 40;
 /// Logs the names of claims that have an unexpected type. Values are never logged, because they are personal data.
 pub(crate) fn warn_about_malformed<'a>(document: Document, names: impl Iterator<Item = &'a str>) {
     if let Some(claims) = shown(names) {
-        tracing::warn!(%claims, "claims in {document} do not have the type that they must have; they are handed over as they are");
+        tracing::warn!(%claims, "claims in {document} do not have the type that they must have; they are returned unchanged");
     }
 }
 

@@ -77,8 +77,8 @@ impl Poller {
     ///
     /// After an error or a complete answer nothing will be delivered, with one exception: if this machine fails, or the
     /// time of a [`shutdown`](Self::shutdown) ends, before that is stored,
-    /// [`Outcome::Unknown`](crate::Outcome::Unknown) is delivered. So it is if the store fails for more than ten minutes
-    /// and another replica reads it first afterwards.
+    /// [`Outcome::Unknown`](crate::Outcome::Unknown) is delivered. It is also delivered if the store fails for more than
+    /// ten minutes and another replica reads it first afterwards.
     ///
     /// If an error [keeps the session](Error::keeps_session), the code was not sent or the OP has not processed it: keep
     /// the cookie, and let the user reload. Most of these errors are
@@ -97,7 +97,7 @@ impl Poller {
     ///
     /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have, and
     /// [`SharedRedirectUri`](crate::error::ConfigurationProblem::SharedRedirectUri) if neither the response nor its URL
-    /// shows which OP sent it. In these two cases nothing was sent. Otherwise the errors of
+    /// shows which OP sent it. In these two cases nothing was sent. All other errors are those of
     /// [`Client::authorization_response`](crate::Client::authorization_response).
     pub async fn authorization_response(
         &self,

@@ -117,14 +117,14 @@ impl Acceptance {
         tracing::Span::current().record("result", result);
     }
 
-    /// Answers the caller, unless it was answered already. If the caller was dropped, a pending request is still in the store.
-    /// Tokens that came at once are not; they are revoked.
+    /// Answers the caller, unless it was answered already. If the caller was dropped, a pending request is still in the
+    /// store. Tokens that came at once are not; they are revoked.
     fn answer(&self, answer: Result<Accepted, Error>) {
         let caller = self.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
         let unheard = caller.and_then(|caller| caller.send(answer).err());
         if let Some(Ok(Accepted::Complete(granted))) = unheard {
             let client = self.tenant.client.clone();
-            tracing::warn!(process = %self.id, "the caller has gone before the OP's answer arrived; the tokens are revoked");
+            tracing::warn!(process = %self.id, "the caller was dropped before the OP's answer arrived; the tokens are revoked");
             // After a shutdown the tokens are not revoked, and expire.
             self.shared.run(Box::pin(async move { client.revoke_granted(&granted).await }));
         }

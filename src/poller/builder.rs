@@ -93,8 +93,8 @@ impl PollerBuilder {
     ///
     /// Each uses a request and a few kilobytes of memory. Further due rows wait in the store: stored successes come
     /// first, then the longest overdue rows. [`Limits::in_flight`] bounds each client. With several clients, the last
-    /// quarter of the slots is shared: a client takes no more of them than it leaves free, so that many clients with slow
-    /// OPs do not take all.
+    /// quarter of the slots is shared: a client takes at most as many of them as it leaves free. So many clients with slow
+    /// OPs cannot take all slots.
     pub fn in_flight(mut self, polls: usize) -> Self {
         self.settings.in_flight = polls.max(1);
         self
@@ -107,7 +107,7 @@ impl PollerBuilder {
     }
 
     /// Sets how long outcomes stay claimed after their replica has died, before another replica can deliver them; 5
-    /// minutes by default, and at least a second. A running replica renews its claims three times in that time.
+    /// minutes by default, and at least a second. A running replica renews its claims three times per lease.
     pub fn delivery_lease(mut self, time: Duration) -> Self {
         self.settings.delivery_lease = time.max(Duration::from_secs(1));
         self

@@ -113,7 +113,10 @@ fn of_deliveries(stats: &[PartitionStats]) -> Finding {
     let decided: u64 = stats.iter().map(|stats| stats.decided).sum();
     let undelivered = stats.iter().filter_map(|stats| stats.undelivered).max().unwrap_or_default();
     if undelivered < LONG_UNDELIVERED {
-        return Finding::fine("deliveries", format!("{decided} outcomes are not acknowledged, and none is old"));
+        return Finding::fine(
+            "deliveries",
+            format!("{decided} outcomes are not acknowledged, and none for longer than ten minutes"),
+        );
     }
     Finding::warning(
         "deliveries",

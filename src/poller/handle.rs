@@ -147,14 +147,15 @@ impl Poller {
         Ok(self.shared().store.forget(id).await?)
     }
 
-    /// Returns what operators do with the store of this poller: list sign-ins, show why they wait, and put things right.
+    /// Returns what operators do with the store of this poller: list sign-ins, show why they wait, and repair them.
     pub fn operations(&self) -> Operations {
         Operations::new(self.shared().store.clone())
     }
 
     /// Returns a page of the sign-ins and requests that have this reference of the application
     /// ([`AuthorizationRequest::reference`](crate::AuthorizationRequest::reference)) and meet the conditions of the filter,
-    /// whatever their client and state. They are found while the keyring has the key with which they began.
+    /// whatever their client and state. They are found only while the keyring has the key
+    /// that was the primary one when they started.
     ///
     /// To erase everything about a person, call [`Operations::forget`] for each of them:
     ///
@@ -183,7 +184,8 @@ impl Poller {
     }
 
     /// Returns a stream of the events of this replica from now on. A slow stream misses events and says how many
-    /// ([`Event::Missed`](super::Event::Missed)). The poller does not run for it: it ends with the poller.
+    /// ([`Event::Missed`](super::Event::Missed)). The stream does not keep the poller running, and ends when
+    /// the poller stops.
     pub fn events(&self) -> Events {
         Events::new(self.shared().listen(), self.shared().has_stopped.subscribe())
     }

@@ -258,8 +258,8 @@ impl Source {
         }
     }
 
-    /// Renews the claim on the first outcome, so that an outcome is not delivered after its acknowledgement, which an
-    /// earlier holder may have made.
+    /// Renews the claim on the first outcome. If an earlier holder has acknowledged the outcome meanwhile, the renewal
+    /// shows that, and the outcome is not delivered.
     async fn still_holds_first(&mut self) -> bool {
         let Some(first) = self.buffer.front().map(|first| first.claimed.held) else { return false };
         let shared = self.shared.clone();

@@ -59,7 +59,7 @@ impl KeyUse {
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RotationProgress {
-    /// The rows that were looked at, of those that another key than the primary one had sealed.
+    /// The processed rows, of those that were not sealed with the primary key.
     pub done: u64,
     /// The number of such rows when the rotation began. Replicas that still seal with another key add to them.
     pub total: u64,

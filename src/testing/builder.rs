@@ -40,7 +40,7 @@ pub struct TestProviderBuilder {
     keep_requests: Option<usize>,
     clock_offset: i64,
     mtls_endpoint_aliases: bool,
-    insists_on_certificates: bool,
+    requires_client_certificates: bool,
     pub(super) settings: Settings,
 }
 
@@ -107,7 +107,7 @@ impl TestProviderBuilder {
                 registration: RegistrationSettings::default(),
             },
             mtls_endpoint_aliases: false,
-            insists_on_certificates: false,
+            requires_client_certificates: false,
         }
     }
 
@@ -159,10 +159,10 @@ impl TestProviderBuilder {
     }
 
     /// Like [`mtls_endpoint_aliases`](Self::mtls_endpoint_aliases), and requires a valid certificate of the provider's
-    /// [authority](TestProvider::client_certificate) in the TLS handshake at that address. Many servers are set up so.
+    /// [authority](TestProvider::client_certificate) in the TLS handshake at that address. Many servers are configured like this.
     /// This needs [`https`](Self::https).
-    pub fn insist_on_certificates(mut self) -> Self {
-        self.insists_on_certificates = true;
+    pub fn require_client_certificates(mut self) -> Self {
+        self.requires_client_certificates = true;
         self.mtls_endpoint_aliases()
     }
 
@@ -246,7 +246,7 @@ impl TestProviderBuilder {
         self
     }
 
-    /// Sets no end of a `deferred_auth_id`, and sends no `expires_in`.
+    /// Lets a `deferred_auth_id` never expire, and sends no `expires_in`.
     pub fn no_expiry(mut self) -> Self {
         self.settings.expires_in = None;
         self
@@ -457,7 +457,7 @@ impl TestProviderBuilder {
             _ => Some(Listener::bind(tls.clone())?),
         };
         let alias_tls = match &tls {
-            Some(tls) if self.insists_on_certificates => Some(tls.insisting_on(authority.own_certificates())),
+            Some(tls) if self.requires_client_certificates => Some(tls.requiring(authority.own_certificates())),
             tls => tls.clone(),
         };
         let alias_listener = match self.transport {

@@ -85,7 +85,7 @@ impl Tls {
     }
 
     /// The same server, which only accepts clients whose certificates this verifier accepts.
-    pub(super) fn insisting_on(&self, clients: Arc<dyn ClientCertVerifier>) -> Self {
+    pub(super) fn requiring(&self, clients: Arc<dyn ClientCertVerifier>) -> Self {
         let acceptor = acceptor(&self.chain, &self.private, Some(clients)).expect("the certificate was good before");
         Self { acceptor, ..self.clone() }
     }

@@ -631,7 +631,8 @@ mod connections {
     #[tokio::test]
     async fn a_certificate_that_tls_refuses_leaves_the_grant_usable() {
         for library in LIBRARIES {
-            let (op, clock) = op_with(TestClient::tls_client_auth(CLIENT_ID, NAME), |op| op.insist_on_certificates());
+            let (op, clock) =
+                op_with(TestClient::tls_client_auth(CLIENT_ID, NAME), |op| op.require_client_certificates());
             let certificate = handle(&op.client_certificate(NAME));
             let authority = reqwest::Certificate::from_pem(op.ca_certificate_pem().unwrap().as_bytes()).unwrap();
             let client = client_of(&op, &clock, library)

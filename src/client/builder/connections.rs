@@ -46,8 +46,8 @@ impl ClientBuilder {
     /// This is for applications whose issuers are chosen by people who must not reach the application's own network,
     /// such as the customers of a service.
     ///
-    /// Names are resolved first, and connections go only to those of their addresses that are public. A name server
-    /// that changes its answer (DNS rebinding) gains nothing. A name without a public address is a
+    /// Names are resolved first, and connections go only to those of their addresses that are public, so DNS
+    /// rebinding has no effect. A name without a public address is a
     /// [`TransportProblem::PrivateAddress`](crate::error::TransportProblem::PrivateAddress).
     ///
     /// Proxies of the environment are not used, because a proxy resolves names where this crate cannot check them. A
@@ -71,7 +71,7 @@ impl ClientBuilder {
     /// It is called for each reqwest client that is built: the first one, and one for each
     /// [`ClientCertificate`](crate::transport::ClientCertificate) and each renewal of it. Each client is replaced every
     /// five minutes, and after a request that timed out. So no connection is used forever, and a changed DNS entry is
-    /// noticed. Later calls run on a thread for blocking work.
+    /// noticed. Later calls of this function run on a thread for blocking work.
     pub fn configure_http(
         mut self,
         configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,

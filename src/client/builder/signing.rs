@@ -81,7 +81,7 @@ impl ClientBuilder {
     /// change that.
     ///
     /// **This is not FAPI conformance.** FAPI 2.0 covers only `response_type=code`. It says nothing about deferred
-    /// codes, polls and pings, and no test suite for it covers them. It is the same protection for another flow.
+    /// codes, polls and pings, and no test suite for it covers them. It applies the same rules to another flow.
     ///
     /// ```
     /// # #[cfg(feature = "testing")]

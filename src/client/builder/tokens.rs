@@ -10,7 +10,7 @@ impl ClientBuilder {
     /// Sets the algorithms that the client was registered with: of ID Tokens, UserInfo, and authorization requests and
     /// responses. What does not match them is refused. Discovery refuses algorithms that the OP does not list.
     ///
-    /// A later call adds to an earlier one; what both set, the later one decides. A client that is made from a
+    /// Later calls add to earlier ones, and override what both set. A client that is made from a
     /// [registration](crate::registration::Registration::client) already has them.
     ///
     /// ```
