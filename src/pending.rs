@@ -291,7 +291,7 @@ impl PendingAuthentication {
         }
     }
 
-    /// Whether a request would go out now.
+    /// Whether a request would be sent now.
     pub(crate) fn is_due(&mut self, now: Moment) -> bool {
         let is_waiting = matches!(self.0.phase, Phase::Waiting) && self.0.in_flight.is_none();
         is_waiting && self.0.schedule.step(now) == Step::Ask

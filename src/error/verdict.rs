@@ -74,7 +74,7 @@ impl Verdict {
         matches!(self, Self::ClientRefused | Self::NotProcessed)
     }
 
-    /// Whether the grant has ended for good.
+    /// Whether the grant has ended permanently.
     pub(crate) fn is_end(self) -> bool {
         matches!(self, Self::Denied | Self::Expired | Self::GrantRefused)
     }

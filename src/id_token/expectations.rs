@@ -14,7 +14,7 @@ pub(crate) struct Expectations<'a> {
     /// The OP's issuer, compared byte by byte.
     pub(crate) issuer: &'a str,
     pub(crate) client_id: &'a str,
-    /// Audiences beside this client that the application trusts.
+    /// Audiences in addition to this client that the application trusts.
     pub(crate) trusted_audiences: &'a [String],
     /// The algorithms that the client accepts. An HMAC counts only if it is listed here.
     pub(crate) algorithms: &'a [SigningAlgorithm],

@@ -1,7 +1,7 @@
 //! The standard claims (OpenID Connect Core 1.0 §5.1) and their types: one table for the accessors of ID Tokens and
 //! UserInfo responses, and for what is said about claims of other types.
 //!
-//! A claim that no check needs is handed over as it is. Its accessor gives `None` where the claim is missing and where it
+//! A claim that no check needs is returned unchanged. Its accessor gives `None` where the claim is missing and where it
 //! has another type; `malformed` tells the two apart.
 
 use std::time::SystemTime;

@@ -506,7 +506,7 @@ pub(crate) struct Pace {
     pub(crate) give_up_after: Option<Duration>,
 }
 
-/// A random share of a wait, which spreads requests that would otherwise go out together. It only ever lengthens.
+/// A random share of a wait, which spreads requests that would otherwise be sent together. It only ever lengthens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Jitter(pub(crate) u16);
 

@@ -1,4 +1,4 @@
-//! Why a sign-in waits, for operators: the last trouble, in the schedule that a store keeps as readable text.
+//! Why a sign-in waits, for operators: the last failure, in the schedule that a store keeps as readable text.
 
 use std::time::SystemTime;
 
@@ -22,7 +22,7 @@ pub(crate) struct Trouble {
     pub(crate) at: SystemTime,
 }
 
-/// The kinds of trouble. It serializes as its name in snake case.
+/// The kinds of failure. It serializes as its name in snake case.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,7 +42,7 @@ pub enum TroubleKind {
 }
 
 impl Trouble {
-    /// The trouble that an answer to a poll is, with the error that came of it. `None` for an answer without trouble.
+    /// The failure that an answer to a poll is, with the error for the caller. `None` for a usable answer.
     pub(crate) fn of(answer: &Answer, error: Option<&Error>, at: SystemTime) -> Option<Self> {
         match (answer, error) {
             (Answer::Error { response, .. }, Some(_)) => Some(Self::stated(response, at)),
@@ -78,7 +78,7 @@ impl Trouble {
         Self { kind, status: None, code: Some(code.to_owned()), at }
     }
 
-    /// Records the trouble in a stored schedule. The text of a row without a schedule is empty.
+    /// Records the failure in a stored schedule. The text of a row without a schedule is empty.
     pub(crate) fn recorded_in(&self, schedule: &str) -> String {
         let text = if schedule.is_empty() { "{}" } else { schedule };
         let recorded = || {

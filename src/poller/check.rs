@@ -1,4 +1,4 @@
-//! Checks of the rows of a store: whether the keyring opens them, and whether anybody processes them.
+//! Checks of the rows of a store: whether the keyring opens them, and whether replicas process them.
 
 use std::time::Duration;
 

@@ -126,7 +126,7 @@ pub enum Event {
         /// The client.
         client_id: Arc<str>,
     },
-    /// An OP answered with `Retry-After`, so the whole client pauses, for five minutes at most. Then one poll goes out
+    /// An OP answered with `Retry-After`, so the whole client pauses, for five minutes at most. Then one poll is sent
     /// as a probe, and the client pauses again if that is refused too. The sign-in whose poll was refused waits for the
     /// whole time. [`Poller::resume`](crate::Poller::resume) ends the pause. Pauses of one client are reported at most
     /// once in five minutes.

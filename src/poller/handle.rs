@@ -278,7 +278,7 @@ impl Shared {
 
 /// Statistics of one client.
 ///
-/// Serialized, durations are whole seconds, and the members of [`rows`](Self::rows) stand beside the others.
+/// Serialized, durations are whole seconds, and the members of [`rows`](Self::rows) are members of the object itself.
 #[non_exhaustive]
 #[derive(Debug, Clone, Serialize)]
 pub struct ClientStats {

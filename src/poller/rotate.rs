@@ -82,7 +82,7 @@ impl Poller {
     }
 }
 
-/// Does what [`Poller::rotate`] does, without a poller and beside those that run, and reports its progress after each
+/// Does what [`Poller::rotate`] does, without a poller, also while pollers run, and reports its progress after each
 /// batch of rows. For tools: `openid-deferred rotate` calls it.
 ///
 /// ```

@@ -13,7 +13,7 @@ use crate::secret::Secret;
 ///
 /// It is a handle: clones share the certificate. A certificate may expire while sign-ins are pending, so
 /// [`replace`](Self::replace) renews it for all clients that have a clone. Their next request opens a new connection
-/// with the new certificate, and requests under way finish with the old one. The OP must accept both for that time, as
+/// with the new certificate, and requests in flight finish with the old one. The OP must accept both for that time, as
 /// it does if it identifies the client by its subject (`tls_client_auth`).
 ///
 /// Certificate-bound tokens are bound to one certificate. After a renewal the OP binds new tokens to the new

@@ -49,7 +49,7 @@ pub(crate) struct ReqwestClient {
 /// The caller's configuration of a reqwest client, called for each client that is built.
 pub(crate) type Configure = dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync;
 
-/// After a renewal, requests under way still use the previous certificate.
+/// After a renewal, requests in flight still use the previous certificate.
 const CERTIFICATES_KEPT: usize = 2;
 /// Idle connections to one server. Further connections are closed after their request.
 const IDLE_CONNECTIONS: usize = 256;

@@ -35,7 +35,7 @@ pub enum AuthenticationRefusal {
 impl AuthenticationRefusal {
     /// The refusal in an error of [`AuthenticationRequest::send`](super::AuthenticationRequest::send) or
     /// [`Poller::request_authentication`](crate::Poller::request_authentication). `None` if the error is not a refusal,
-    /// such as a failed connection or an OP in trouble.
+    /// such as a failed connection or an unavailable OP.
     ///
     /// ```
     /// # async fn example(request: openid_deferred::ciba::AuthenticationRequest<'_>) {

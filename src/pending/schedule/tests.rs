@@ -542,7 +542,7 @@ fn transient_errors_never_shorten_a_grown_wait() {
     assert_eq!(
         grown(&mut schedule, &mut now, &unavailable(None), 80),
         160,
-        "the backoff from trouble has its own limit"
+        "the backoff after transient errors has its own limit"
     );
 }
 

@@ -1,7 +1,7 @@
 //! Replaces the reqwest client from time to time, so that no connection is used for ever.
 //!
 //! reqwest cannot drop a single connection. A new client has no connections, resolves names again and reads the trusted
-//! roots again. Requests under way finish on their connections.
+//! roots again. Requests in flight finish on their connections.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
