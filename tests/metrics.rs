@@ -88,6 +88,7 @@ async fn a_metrics_recorder_gets_polls_exchanges_outcomes_pings_and_refusals() {
         ("polls_total", "pending", 2.0),
         ("polls_total", "success", 1.0),
         ("polls_total", "transient_error", 1.0),
+        ("set_aside_rows", "", 0.0),
         ("sign_ins", "answered", 0.0),
         ("sign_ins", "decided", 0.0),
         ("sign_ins", "exchanging", 0.0),

@@ -13,8 +13,8 @@ const LONG_OVERDUE: Duration = Duration::from_secs(600);
 /// How long an outcome may be undelivered before it is reported.
 const LONG_UNDELIVERED: Duration = Duration::from_secs(600);
 
-/// Checks the rows of a store: whether the keyring has the keys that they need, whether this release can read them, and
-/// whether polls and deliveries keep up. Without a keyring it lists the keys that the rows need.
+/// Checks the rows of a store: whether the keyring has the keys that they need, whether this release can read them,
+/// whether polls and deliveries keep up, and whether sealed data are missing. Without a keyring it lists the keys that the rows need.
 ///
 /// It reads the columns of all rows and opens none, changes nothing, and needs no poller and no client. The store itself
 /// is checked by `SqliteStore::check` and `PostgresStore::check`.
@@ -45,6 +45,7 @@ pub async fn check(store: &dyn Store, keyring: Option<&Keyring>) -> Result<Vec<F
     findings.extend(of_formats(&keys));
     findings.push(of_polls(&stats));
     findings.push(of_deliveries(&stats));
+    findings.extend(of_set_aside(&stats));
     Ok(findings)
 }
 
@@ -125,6 +126,18 @@ fn of_deliveries(stats: &[PartitionStats]) -> Finding {
     )
 }
 
+/// Rows without their sealed data, if there are any.
+fn of_set_aside(stats: &[PartitionStats]) -> Option<Finding> {
+    let set_aside: u64 = stats.iter().map(|stats| stats.set_aside).sum();
+    (set_aside > 0).then(|| {
+        Finding::warning(
+            "data",
+            format!("the sealed data of {set_aside} sign-ins are missing, so they were set aside"),
+            "list them with `list --stuck`; then restore their data, or forget them",
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +165,14 @@ mod tests {
         let severities = |rows| (of_polls(&[rows]).severity, of_deliveries(&[rows]).severity);
         assert_eq!(severities(rows(599, 599)), (Severity::Fine, Severity::Fine));
         assert_eq!(severities(rows(600, 600)), (Severity::Warning, Severity::Warning));
+    }
+
+    #[test]
+    fn rows_without_their_data_are_reported() {
+        let rows = |set_aside| PartitionStats { set_aside, ..PartitionStats::empty(Partition(1)) };
+        assert_eq!(of_set_aside(&[rows(0)]), None);
+        let found = of_set_aside(&[rows(2), rows(1)]).unwrap();
+        assert!(found.severity == Severity::Warning && found.text.contains("of 3 sign-ins"), "{found:?}");
     }
 
     #[test]

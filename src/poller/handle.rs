@@ -343,7 +343,7 @@ mod tests {
         let expected = json!({
             "issuer": "https://op.test", "client_id": "the-app", "in_flight": 1, "is_refused": false,
             "paused_for": 60, "unreachable_for": null, "partition": "7", "exchanging": 0, "waiting": 3, "answered": 0,
-            "decided": 0, "acknowledged": 0, "overdue": 2, "undelivered": null,
+            "decided": 0, "acknowledged": 0, "set_aside": 0, "overdue": 2, "undelivered": null,
         });
         assert_eq!(serde_json::to_value(&stats).unwrap(), expected);
     }

@@ -49,6 +49,9 @@ const OVERDUE_SECONDS: &str = "openid_deferred_overdue_seconds";
 /// How long ago the oldest unacknowledged outcome was decided.
 #[cfg(feature = "metrics")]
 const UNDELIVERED_SECONDS: &str = "openid_deferred_undelivered_seconds";
+/// Rows that were set aside, because their sealed bodies are missing.
+#[cfg(feature = "metrics")]
+const SET_ASIDE_ROWS: &str = "openid_deferred_set_aside_rows";
 /// Rows that this replica cannot open, by reason.
 #[cfg(feature = "metrics")]
 const UNREADABLE_ROWS: &str = "openid_deferred_unreadable_rows";
@@ -144,6 +147,7 @@ impl Measure {
             for (state, rows) in states {
                 metrics::gauge!(SIGN_INS, self.with("state", state).iter()).set(gauge_of(rows));
             }
+            metrics::gauge!(SET_ASIDE_ROWS, self.labels.iter()).set(gauge_of(rows.set_aside));
             metrics::gauge!(OVERDUE_SECONDS, self.labels.iter()).set(rows.overdue.unwrap_or_default());
             metrics::gauge!(UNDELIVERED_SECONDS, self.labels.iter()).set(rows.undelivered.unwrap_or_default());
         }
@@ -247,6 +251,11 @@ pub(super) fn describe() {
         describe_gauge!(SIGN_INS, Unit::Count, "Sign-ins in the store, by state");
         describe_gauge!(OVERDUE_SECONDS, Unit::Seconds, "How long the oldest sign-in has been due");
         describe_gauge!(UNDELIVERED_SECONDS, Unit::Seconds, "Age of the oldest unacknowledged outcome");
+        describe_gauge!(
+            SET_ASIDE_ROWS,
+            Unit::Count,
+            "Rows that were set aside, because their sealed bodies are missing"
+        );
         describe_gauge!(UNREADABLE_ROWS, Unit::Count, "Rows that this replica cannot open, by reason");
         describe_gauge!(UNKNOWN_CLIENT_ROWS, Unit::Count, "Rows of clients that the poller does not have");
         describe_counter!(STORE_ERRORS, Unit::Count, "Failed calls to the store");

@@ -38,6 +38,8 @@ pub struct PartitionStats {
     pub decided: u64,
     /// Rows in [`Acknowledged`](super::State::Acknowledged).
     pub acknowledged: u64,
+    /// Rows that were [set aside](super::Store#a-row), because their bodies are missing. They count in their states too.
+    pub set_aside: u64,
     /// How long the oldest row in `Exchanging`, `Waiting` or `Answered` has been due and not leased.
     #[serde(serialize_with = "whole_seconds")]
     pub overdue: Option<Duration>,
@@ -68,6 +70,7 @@ impl PartitionStats {
             answered: 0,
             decided: 0,
             acknowledged: 0,
+            set_aside: 0,
             overdue: None,
             undelivered: None,
         }
@@ -81,6 +84,7 @@ impl PartitionStats {
         self.answered += other.answered;
         self.decided += other.decided;
         self.acknowledged += other.acknowledged;
+        self.set_aside += other.set_aside;
         self.overdue = self.overdue.max(other.overdue);
         self.undelivered = self.undelivered.max(other.undelivered);
     }

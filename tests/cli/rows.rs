@@ -15,7 +15,7 @@ async fn statistics_are_those_of_the_library() {
         let partition = world.poller.stats().await.unwrap()[0].rows.partition.0;
         let expected = json!([{
             "partition": partition.to_string(), "exchanging": 0, "waiting": 3, "answered": 0, "decided": 0, "acknowledged": 0,
-            "overdue": null, "undelivered": null,
+            "set_aside": 0, "overdue": null, "undelivered": null,
         }]);
         assert_eq!(run.json(), expected);
         let text = world.place.run(&["stats"]).stdout;

@@ -197,6 +197,8 @@ pub(super) async fn a_row_that_was_set_aside_is_listed_and_not_released_without_
     assert_eq!(case.settle_and_claim(vec![], 9).await.set_aside, [id]);
     let aside = overview(&case, id).await;
     assert_eq!((aside.due_at, aside.has_body), (None, false));
+    let stats = case.store().stats().await.unwrap();
+    assert_eq!((stats[0].set_aside, stats[0].waiting), (1, 1), "it is counted");
     assert_eq!(case.store().requeue(id).await.unwrap(), Requeued::NoBody);
     assert!(case.claim(9).await.is_empty());
 }

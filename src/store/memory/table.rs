@@ -241,6 +241,7 @@ impl Table {
                 State::Decided => &mut stats.decided,
                 State::Acknowledged => &mut stats.acknowledged,
             } += 1;
+            stats.set_aside += u64::from(row.state != State::Acknowledged && row.due_at == SET_ASIDE);
             let is_leased = row.leased_until.is_some_and(|until| until > now);
             match row.state {
                 State::Exchanging | State::Waiting | State::Answered if !is_leased => {

@@ -228,6 +228,7 @@ step AS MATERIALIZED (
 SELECT partition, (SELECT now FROM clock) AS now,
        ARRAY[count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
              count(*) FILTER (WHERE state = 3), count(*) FILTER (WHERE state = 4)] AS states,
+       count(*) FILTER (WHERE state <= 3 AND due_at = 'infinity') AS set_aside,
        min(due_at) FILTER (WHERE state <= 2
                              AND (lease_ends_at IS NULL OR lease_ends_at <= (SELECT now FROM clock))) AS work_due_at,
        min(decided_at) FILTER (WHERE state = 3) AS decided_at,
@@ -262,6 +263,7 @@ fn stats_in(row: &Row) -> Result<PartitionStats, StoreError> {
         answered: count(State::Answered),
         decided: count(State::Decided),
         acknowledged: count(State::Acknowledged),
+        set_aside: u64::try_from(value::<i64>(row, "set_aside")?).unwrap_or(0),
         overdue: since("work_due_at")?,
         undelivered: since("decided_at")?,
     })

@@ -18,8 +18,17 @@ fn text(stats: &[PartitionStats]) -> String {
     if stats.is_empty() {
         return "the store has no sign-ins".to_owned();
     }
-    let headings =
-        ["CLIENT", "EXCHANGING", "WAITING", "ANSWERED", "UNDELIVERED", "TOMBSTONES", "OVERDUE", "OLDEST UNDELIVERED"];
+    let headings = [
+        "CLIENT",
+        "EXCHANGING",
+        "WAITING",
+        "ANSWERED",
+        "UNDELIVERED",
+        "TOMBSTONES",
+        "SET ASIDE",
+        "OVERDUE",
+        "OLDEST UNDELIVERED",
+    ];
     let mut rows = vec![headings.map(str::to_owned).to_vec()];
     rows.extend(stats.iter().map(|stats| {
         vec![
@@ -29,6 +38,7 @@ fn text(stats: &[PartitionStats]) -> String {
             stats.answered.to_string(),
             stats.decided.to_string(),
             stats.acknowledged.to_string(),
+            stats.set_aside.to_string(),
             rough(stats.overdue),
             rough(stats.undelivered),
         ]

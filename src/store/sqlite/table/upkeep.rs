@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
-use super::{body_in, cancellation_in, id_in, key_in, partition_in, state_in};
+use super::{SET_ASIDE, body_in, cancellation_in, id_in, key_in, partition_in, state_in};
 use crate::store::column::{key_number, limit};
 use crate::store::sqlite::moment::Moment;
 use crate::store::{Cancellation, KeyStats, Partition, PartitionStats, Process, ProcessId, Reseal};
@@ -121,10 +121,11 @@ pub(in crate::store::sqlite) fn stats(connection: &Connection, now: Moment) -> r
                 count(*) FILTER (WHERE state = 4),
                 min(due_at) FILTER (WHERE state <= 2 AND (leased_until IS NULL OR leased_until <= :now)),
                 (SELECT min(coalesce(decided_at, due_at)) FROM process AS outcome
-                 WHERE outcome.partition = current.partition AND state = 3)
+                 WHERE outcome.partition = current.partition AND state = 3),
+                count(*) FILTER (WHERE state <= 3 AND due_at = :aside)
          FROM current GROUP BY partition",
     )?;
-    let stats = count.query_map(named_params! { ":now": now.0 }, |row| {
+    let stats = count.query_map(named_params! { ":now": now.0, ":aside": SET_ASIDE }, |row| {
         let count = |column| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0));
         let age =
             |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.and_then(|then| now.since(then)));
@@ -135,6 +136,7 @@ pub(in crate::store::sqlite) fn stats(connection: &Connection, now: Moment) -> r
             answered: count(3)?,
             decided: count(4)?,
             acknowledged: count(5)?,
+            set_aside: count(8)?,
             overdue: age(6)?,
             undelivered: age(7)?,
         })
