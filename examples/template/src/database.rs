@@ -19,6 +19,11 @@ use crate::settings::Place;
 /// The longest time to wait for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Serializes the creation of tables. `IF NOT EXISTS` alone does not: two replicas that start together on an empty
+/// database can both find no table, and the second one fails. The number is any that the application uses for nothing
+/// else.
+const CREATION_LOCK: &str = "SELECT pg_advisory_xact_lock(7236411520049)::text";
+
 /// A parameter of a statement.
 #[derive(Debug, Clone)]
 pub enum Value {
@@ -63,6 +68,18 @@ impl Database {
             Place::Folder(folder) => open_sqlite(&folder.join("application.db")),
             Place::Postgres(url) => open_postgres(url),
         }
+    }
+
+    /// Creates the tables that do not exist, in one transaction. Replicas may start together.
+    pub async fn create<const N: usize>(&self, tables: [&'static str; N]) -> anyhow::Result<()> {
+        let lock = match self {
+            // A transaction on SQLite locks the database.
+            Self::Sqlite(_) => None,
+            Self::Postgres(_) => Some(CREATION_LOCK),
+        };
+        let statements = lock.into_iter().chain(tables).map(|sql| (sql, Vec::new()));
+        self.transaction(statements.collect()).await?;
+        Ok(())
     }
 
     /// Runs the statements in one transaction: all of them or none. Returns the rows of the last one. When it returns, the

@@ -70,9 +70,9 @@ const FIND_PERSON: &str = "
 pub struct Tables(Database);
 
 impl Tables {
-    /// Creates the tables that do not exist.
+    /// Creates the tables that do not exist. Replicas may start together.
     pub async fn create(database: Database) -> anyhow::Result<Self> {
-        database.transaction(SCHEMA.map(|table| (table, Vec::new())).into()).await?;
+        database.create(SCHEMA).await?;
         Ok(Self(database))
     }
 

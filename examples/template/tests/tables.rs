@@ -33,6 +33,20 @@ async fn an_outcome_that_is_delivered_twice_signs_in_once() {
 }
 
 #[tokio::test]
+async fn replicas_that_start_together_create_the_tables_once() {
+    for (place, _folder) in support::places().await {
+        let mut replicas = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let database = Database::open(&place).await.unwrap();
+            replicas.spawn(Tables::create(database));
+        }
+        for tables in replicas.join_all().await {
+            tables.unwrap().check().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_late_success_replaces_a_failure_and_never_a_denial() {
     for (place, _folder) in support::places().await {
         let tables = Tables::create(Database::open(&place).await.unwrap()).await.unwrap();
