@@ -95,6 +95,7 @@ impl Operations {
                 among: among.clone(),
                 states: filter.states.clone(),
                 partition: filter.partition,
+                keys: None,
                 started_for: filter.older_than,
                 overdue_for: filter.overdue_for,
                 after: found.next,

@@ -66,6 +66,7 @@ mod in_flight;
 mod job;
 mod limits;
 mod measure;
+mod notes;
 mod outcomes;
 mod pause;
 mod ping;

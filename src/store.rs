@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 mod changes;
+mod client_note;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod column;
 mod constructors;
@@ -32,6 +33,7 @@ mod sqlite;
 mod stats;
 mod stored_row;
 
+pub use client_note::{Acceptance, ClientNote, KnownClient};
 pub use error::{StoreError, StoreProblem};
 pub use finding::{Finding, Severity};
 pub use listing::{Among, Listing, Page, ParsePlaceError, Place, RowOverview};
@@ -54,15 +56,16 @@ pub use stored_row::{Imported, StoredRow};
 
 /// Stores the sign-ins of a [`Poller`](crate::Poller), shared by all of its replicas.
 ///
-/// It is a queue with leases, of rows that are due at some time. It has 26 methods:
+/// It is a queue with leases, of rows that are due at some time. It has 30 methods:
 ///
 /// | for | methods |
 /// |---|---|
 /// | the life of a row | [`insert`](Self::insert), [`load`](Self::load), [`ping`](Self::ping), [`cancel`](Self::cancel), [`forget`](Self::forget), [`purge`](Self::purge) |
 /// | polling | [`settle_and_claim`](Self::settle_and_claim) settles rows and claims others |
-/// | delivery | [`claim_outcomes`](Self::claim_outcomes), [`extend_outcomes`](Self::extend_outcomes), [`acknowledge`](Self::acknowledge), [`expire_outcomes`](Self::expire_outcomes) |
+/// | delivery | [`claim_outcomes`](Self::claim_outcomes), [`extend_outcomes`](Self::extend_outcomes), [`release_outcomes`](Self::release_outcomes), [`acknowledge`](Self::acknowledge), [`expire_outcomes`](Self::expire_outcomes) |
 /// | outages and clocks | [`spread`](Self::spread), [`clamp_due_times`](Self::clamp_due_times) |
 /// | sealing keys | [`not_sealed_with`](Self::not_sealed_with), [`reseal`](Self::reseal), [`keys`](Self::keys) |
+/// | names of clients | [`note_clients`](Self::note_clients), [`known_clients`](Self::known_clients) |
 /// | operators | [`stats`](Self::stats), [`list`](Self::list), [`bring_forward`](Self::bring_forward), [`requeue`](Self::requeue), [`erase`](Self::erase), [`scrub`](Self::scrub) |
 /// | moving to another database | [`export`](Self::export), [`import`](Self::import) |
 /// | waking replicas | [`changed`](Self::changed), [`check_interval`](Self::check_interval) |
@@ -89,7 +92,7 @@ pub use stored_row::{Imported, StoredRow};
 /// | `started_at` | when the row was inserted; it does not change |
 /// | `due_at` | when the row must be processed again |
 /// | `leased_until` | when the lease of the current claim ends; null if the row is not claimed |
-/// | `not_before` | the earliest moment to which a ping may move `due_at`; null if no ping may move it |
+/// | `not_before` | the earliest moment to which a ping may move `due_at`; null if no ping may move it. In `Decided`: the `due_at` that the last release set, for operators |
 /// | `pinged_at` | when the last ping arrived; null if there was none, or a claim has followed it |
 /// | `interval` | added to the end of the lease to get `due_at`, so that the OP is not polled too early after the holder of a claim died; a row that would expire first is due before it expires |
 /// | `expires_at` | when the sign-in expires at the OP; null if the OP set no limit |
@@ -107,7 +110,8 @@ pub use stored_row::{Imported, StoredRow};
 /// counts its changes.
 ///
 /// Besides the rows, a store records the progress of [`clamp_due_times`](Self::clamp_due_times): the jump of the last
-/// run, whether it is still running, the last `id` that it processed, and the sum of the jumps of all runs.
+/// run, whether it is still running, the last `id` that it processed, and the sum of the jumps of all runs. And it keeps
+/// the [names of clients](Self::note_clients), for operators.
 ///
 /// A row can lose its body through an operator's mistake or a partial restore. Such a row must not make calls for other
 /// rows fail. A claim **sets it aside**: it gives the row a due time later than any other and names the row in its
@@ -217,10 +221,21 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// take, including those just claimed. It is zero if the limit left due outcomes behind.
     fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<OutcomeBatch, StoreError>>;
 
-    /// Extends or releases claims on outcomes: `due_at = now + due_in` for each row that is `Decided` with the same
+    /// Extends claims on outcomes: `due_at = now + due_in` for each row that is `Decided` with the same
     /// `epoch`. Returns whether that was the case for each of them, in the same order.
     fn extend_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration)
     -> BoxFuture<'_, Result<Vec<bool>, StoreError>>;
+
+    /// Releases claims on outcomes that were not acknowledged, for a delivery after `due_in`: like
+    /// [`extend_outcomes`](Self::extend_outcomes), but also sets `not_before` to the new `due_at`. An outcome whose
+    /// `not_before` equals its `due_at` waits for its next delivery, and no consumer has it in hand.
+    fn release_outcomes(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        self.extend_outcomes(held, due_in)
+    }
 
     /// Acknowledges outcomes, regardless of their epoch. A row that is `Decided` with the same `provisional` becomes
     /// [`State::Acknowledged`] with `due_at = now + keep`, and its body is erased: [`Acknowledged::Done`]. The results
@@ -314,6 +329,23 @@ pub trait Store: fmt::Debug + Send + Sync {
     ///
     /// With millions of rows the call may take a while, and the numbers need not be of one moment.
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>>;
+
+    /// Records the issuers and client identifiers of partitions, and which clients their OPs refuse, for operators.
+    ///
+    /// The first name of a partition stays, also when it has no rows any more. Issuers and client identifiers are
+    /// public, and are no personal data. [`Acceptance::Refused`] also records the time, for
+    /// [`KnownClient::refused_ago`], and [`Acceptance::Accepted`] removes it. Nothing that replicas do depends on the
+    /// notes. A store that keeps none has nothing to do.
+    fn note_clients(&self, clients: Vec<ClientNote>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = clients;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Returns what is known of these partitions, in any order. Those without a note are omitted.
+    fn known_clients(&self, partitions: Vec<Partition>) -> BoxFuture<'_, Result<Vec<KnownClient>, StoreError>> {
+        let _ = partitions;
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// Returns a page of rows for an operator, in the order of their `id` or, with
     /// [`overdue_for`](Listing::overdue_for), in the order in which they became due.

@@ -8,9 +8,10 @@ use futures_core::future::BoxFuture;
 
 use crate::clock::Clock;
 use crate::store::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
-    Insertion, KeyStats, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition, PartitionStats, Ping,
-    Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoreProblem, StoredRow, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, Erased, HeldOutcome,
+    Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
+    PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoreProblem,
+    StoredRow, Work,
 };
 
 /// The time after which a call counts as failed and is dropped.
@@ -66,6 +67,7 @@ impl Store for BoundedStore {
         CALL_TIMEOUT: cancel(id: ProcessId, to: Cancellation) -> Option<Cancellation>;
         CALL_TIMEOUT: claim_outcomes(claim: OutcomeClaim) -> OutcomeBatch;
         CALL_TIMEOUT: extend_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
+        CALL_TIMEOUT: release_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
         CALL_TIMEOUT: acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         CALL_TIMEOUT: forget(id: ProcessId) -> bool;
         CALL_TIMEOUT: purge(limit: usize) -> usize;
@@ -76,6 +78,8 @@ impl Store for BoundedStore {
         CALL_TIMEOUT: reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         COUNT_TIMEOUT: keys() -> Vec<KeyStats>;
         COUNT_TIMEOUT: stats() -> Vec<PartitionStats>;
+        CALL_TIMEOUT: note_clients(clients: Vec<ClientNote>) -> ();
+        CALL_TIMEOUT: known_clients(partitions: Vec<Partition>) -> Vec<KnownClient>;
         CALL_TIMEOUT: list(listing: Listing) -> Page;
         CALL_TIMEOUT: bring_forward(id: ProcessId) -> Pinged;
         CALL_TIMEOUT: requeue(id: ProcessId) -> Requeued;

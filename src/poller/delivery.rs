@@ -125,7 +125,7 @@ impl Delivery {
     pub async fn retry_after(self, time: Duration) -> Result<(), Error> {
         self.is_settled.store(true, Ordering::Relaxed);
         self.shared.holdings().release(self.held);
-        let held = self.shared.store.extend_outcomes(vec![self.held], time).await;
+        let held = self.shared.store.release_outcomes(vec![self.held], time).await;
         held.map(drop).map_err(|error| Error::from(error).in_step("postponing an outcome"))
     }
 }
@@ -145,7 +145,7 @@ impl Drop for Delivery {
 fn release(shared: &Arc<Shared>, held: HeldOutcome, due_in: Duration) {
     let store = shared.store.clone();
     shared.run(Box::pin(async move {
-        if let Err(error) = store.extend_outcomes(vec![held], due_in).await {
+        if let Err(error) = store.release_outcomes(vec![held], due_in).await {
             tracing::warn!(error = %error, "an outcome could not be released; its claim expires");
         }
     }));

@@ -340,7 +340,7 @@ async fn hold_for_stream(shared: Arc<Shared>, claim: HeldOutcome, stream: onesho
 /// Releases claims on outcomes that were not delivered, so that they are due again at once.
 async fn give_back(shared: &Shared, claims: Vec<HeldOutcome>) {
     if !claims.is_empty()
-        && let Err(error) = shared.store.extend_outcomes(claims, Duration::ZERO).await
+        && let Err(error) = shared.store.release_outcomes(claims, Duration::ZERO).await
     {
         tracing::warn!(error = %error, "outcomes could not be released; their claims expire");
     }

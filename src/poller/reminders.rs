@@ -20,6 +20,8 @@ const ALERTS_OF_A_KIND: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
     Store,
+    /// The names of clients could not be recorded.
+    ClientNotes,
     MissingKey([u8; 4]),
     NewerFormat(u8),
     UnknownClient(Partition),

@@ -292,6 +292,7 @@ impl Shared {
     }
 
     pub(super) fn emit_breaker(&self, tenant: &Tenant, breaker_change: BreakerChange, code: &str) {
+        self.note_change(tenant, &breaker_change);
         let (issuer, client_id) = (tenant.client.issuer().into(), tenant.client.client_id().into());
         match breaker_change {
             BreakerChange::Nothing => {}

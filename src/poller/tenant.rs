@@ -13,7 +13,7 @@ use super::measure::Measure;
 use super::pause::Pause;
 use super::reachability::Reachability;
 use crate::client::Client;
-use crate::store::Partition;
+use crate::store::{Acceptance, ClientNote, Partition};
 
 /// The first pause before a row is claimed again whose poll was too late to be sent. It doubles while that continues.
 const FIRST_LATE_PAUSE: Duration = Duration::from_millis(250);
@@ -40,6 +40,8 @@ pub(super) struct Tenant {
     /// The slots for exchanges. They are granted in the order of the requests.
     pub(super) exchanges: Arc<Semaphore>,
     pub(super) cancellations: Arc<Cancellations>,
+    /// Whether the store has its name.
+    is_noted: Arc<AtomicBool>,
     /// Whether it was removed or replaced by another tenant. The answers to its polls no longer count.
     is_retired: AtomicBool,
 }
@@ -50,7 +52,7 @@ impl Tenant {
         let exchanges = Arc::new(Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS)));
         let measure = Measure::of(&client);
         measure.reset(partition);
-        // The store and the tools for operators know a client by its number alone.
+        // Rows have only this number.
         tracing::info!(
             issuer = client.issuer(),
             client_id = client.client_id(),
@@ -72,6 +74,7 @@ impl Tenant {
             late: Arc::default(),
             exchanges,
             cancellations: Arc::default(),
+            is_noted: Arc::default(),
             is_retired: AtomicBool::new(false),
         }
     }
@@ -93,8 +96,27 @@ impl Tenant {
             late: self.late.clone(),
             exchanges: self.exchanges.clone(),
             cancellations: self.cancellations.clone(),
+            is_noted: self.is_noted.clone(),
             is_retired: AtomicBool::new(false),
         }
+    }
+
+    /// What the store is told about it.
+    pub(super) fn note(&self, acceptance: Acceptance) -> ClientNote {
+        ClientNote::new(self.partition, self.client.issuer(), self.client.client_id()).acceptance(acceptance)
+    }
+
+    /// What the store has yet to be told: its name, or that the OP still refuses it.
+    pub(super) fn news(&self) -> Option<ClientNote> {
+        if self.breaker().is_tripped() {
+            return Some(self.note(Acceptance::Refused));
+        }
+        (!self.is_noted.load(Ordering::Relaxed)).then(|| self.note(Acceptance::Unchanged))
+    }
+
+    /// Records that the store has its name.
+    pub(super) fn was_noted(&self) {
+        self.is_noted.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_of(&self, issuer: &str, client_id: &str) -> bool {

@@ -22,6 +22,8 @@ pub struct Listing {
     pub states: Vec<State>,
     /// The client of the rows.
     pub partition: Option<Partition>,
+    /// The keys that sealed the bodies of the rows; `None` for every key. Rows without a body meet no key.
+    pub keys: Option<Vec<[u8; 4]>>,
     /// How long ago the rows were inserted, at least. It holds for rows that were inserted before the store recorded
     /// that.
     pub started_for: Option<Duration>,
@@ -53,6 +55,7 @@ impl Listing {
             among: Among::All,
             states: Vec::new(),
             partition: None,
+            keys: None,
             started_for: None,
             overdue_for: None,
             after: None,
@@ -66,6 +69,7 @@ impl Listing {
         let since = |then: SystemTime| now.duration_since(then).unwrap_or_default();
         (self.states.is_empty() || self.states.contains(&row.state))
             && self.partition.is_none_or(|partition| partition == row.partition)
+            && self.keys.as_ref().is_none_or(|keys| row.has_body && keys.contains(&row.key))
             && self.started_for.is_none_or(|age| row.started_at.is_none_or(|at| since(at) >= age))
             && self.overdue_for.is_none_or(|age| row.overdue_for(now).is_some_and(|overdue| overdue >= age))
     }

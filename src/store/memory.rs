@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use futures_core::future::BoxFuture;
 
 use super::changes::Changes;
-use super::rules::Held;
+use super::rules::{Held, Hold};
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
-    Insertion, KeyStats, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition, PartitionStats, Ping,
-    Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, Erased, HeldOutcome,
+    Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
+    PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 use crate::clock::{Clock, SystemClock, saturating_add};
 
@@ -72,6 +72,19 @@ impl MemoryStore {
         })
     }
 
+    fn hold(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+        hold: Hold,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        self.run_and_notify(move |table, now| {
+            let holds: Vec<_> = held.iter().map(|held| table.hold(held, now, due_in, hold)).collect();
+            let outcomes = holds.contains(&Held::Sooner);
+            (holds.into_iter().map(|hold| hold != Held::NoLonger).collect(), Changed { work: false, outcomes })
+        })
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,11 +141,15 @@ impl Store for MemoryStore {
         held: Vec<HeldOutcome>,
         due_in: Duration,
     ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
-        self.run_and_notify(move |table, now| {
-            let holds: Vec<_> = held.iter().map(|held| table.hold(held, now, due_in)).collect();
-            let outcomes = holds.contains(&Held::Sooner);
-            (holds.into_iter().map(|hold| hold != Held::NoLonger).collect(), Changed { work: false, outcomes })
-        })
+        self.hold(held, due_in, Hold::Extended)
+    }
+
+    fn release_outcomes(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        self.hold(held, due_in, Hold::Released)
     }
 
     fn acknowledge(
@@ -196,6 +213,14 @@ impl Store for MemoryStore {
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
         self.run(|table, now| table.stats(now))
+    }
+
+    fn note_clients(&self, clients: Vec<ClientNote>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.run(move |table, now| table.note_clients(clients, now))
+    }
+
+    fn known_clients(&self, partitions: Vec<Partition>) -> BoxFuture<'_, Result<Vec<KnownClient>, StoreError>> {
+        self.run(move |table, now| table.known_clients(&partitions, now))
     }
 
     fn list(&self, listing: Listing) -> BoxFuture<'_, Result<Page, StoreError>> {

@@ -8,11 +8,11 @@ use deadpool::managed::Object;
 use futures_core::future::BoxFuture;
 
 use super::changes::Changes;
-use super::rules::Held;
+use super::rules::{Held, Hold};
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
-    Insertion, KeyStats, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition, PartitionStats, Ping,
-    Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, Erased, HeldOutcome,
+    Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
+    PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 use crate::clock::{Clock as _, SystemClock};
 
@@ -21,6 +21,7 @@ mod cancel;
 mod check;
 mod claim;
 mod clamp;
+mod clients;
 mod connection;
 mod conninfo;
 mod due_bounds;
@@ -62,13 +63,14 @@ use session::Session;
 ///
 /// The tables have a schema of their own, `openid_deferred` [by default](PostgresStoreBuilder::schema). Either call
 /// [`migrate`](Self::migrate) at each start, or run [`SCHEMA`](Self::SCHEMA) separately with a role that may create
-/// tables, so that the application's role need not. Bodies are sealed; identifiers and schedules are not.
+/// tables, so that the application's role need not. Bodies are sealed; identifiers, schedules and the names of clients
+/// are not.
 ///
-/// If a later release only adds to the tables, replicas of two releases work side by side, as with version 4, whose
-/// migration takes a moment. **Version 3 is an exception**: before the migration, stop all replicas of releases that know only version 1 or 2. Their statements
-/// fail afterwards, and the answer to a poll in flight could not be stored. The migration is refused while rows are
-/// leased. With millions of rows it takes minutes. [`migrate`](Self::migrate) refuses tables whose version is too new
-/// for the release.
+/// If a later release only adds to the tables, replicas of two releases work side by side, as with versions 4 and 5,
+/// whose migration takes a moment. **Version 3 is an exception**: before the migration, stop all replicas of releases
+/// that know only version 1 or 2. Their statements fail afterwards, and the answer to a poll in flight could not be
+/// stored. The migration is refused while rows are leased. With millions of rows it takes minutes.
+/// [`migrate`](Self::migrate) refuses tables whose version is too new for the release.
 ///
 /// # The connection string
 ///
@@ -146,8 +148,11 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// The SQL that creates the tables, to be run separately: with `psql` and the schema in the search path. Its first
     /// lines explain how. Running it again changes nothing.
-    pub const SCHEMA: &'static str =
-        concat!(include_str!("postgres/schema.sql"), include_str!("postgres/schema_4.sql"));
+    pub const SCHEMA: &'static str = concat!(
+        include_str!("postgres/schema.sql"),
+        include_str!("postgres/schema_4.sql"),
+        include_str!("postgres/schema_5.sql")
+    );
 
     /// Connects to the database. Call [`migrate`](Self::migrate) next.
     ///
@@ -236,6 +241,21 @@ impl PostgresStore {
         result
     }
 
+    async fn hold(&self, held: Vec<HeldOutcome>, due_in: Duration, hold: Hold) -> Result<Vec<bool>, StoreError> {
+        let changed = |holds: Option<&Vec<Held>>| Changed {
+            work: false,
+            outcomes: holds.is_none_or(|holds| holds.contains(&Held::Sooner)),
+        };
+        let call = async {
+            let session = self.session().await?;
+            let holds = outcomes::hold(&session, &held, due_in, hold).await?;
+            session.finish();
+            Ok(holds)
+        };
+        let holds = self.bounded_and_notify(changed, call).await?;
+        Ok(holds.into_iter().map(|hold| hold != Held::NoLonger).collect())
+    }
+
     /// Notifies other replicas.
     fn announce(&self, changed: Changed) {
         if let Some(notifications) = &self.notifications {
@@ -321,20 +341,15 @@ impl Store for PostgresStore {
         held: Vec<HeldOutcome>,
         due_in: Duration,
     ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
-        let changed = |holds: Option<&Vec<Held>>| Changed {
-            work: false,
-            outcomes: holds.is_none_or(|holds| holds.contains(&Held::Sooner)),
-        };
-        let call = async move {
-            let session = self.session().await?;
-            let holds = outcomes::hold(&session, &held, due_in).await?;
-            session.finish();
-            Ok(holds)
-        };
-        Box::pin(async move {
-            let holds = self.bounded_and_notify(changed, call).await?;
-            Ok(holds.into_iter().map(|hold| hold != Held::NoLonger).collect())
-        })
+        Box::pin(self.hold(held, due_in, Hold::Extended))
+    }
+
+    fn release_outcomes(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        Box::pin(self.hold(held, due_in, Hold::Released))
     }
 
     fn acknowledge(
@@ -436,6 +451,24 @@ impl Store for PostgresStore {
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
         Box::pin(self.all_stats())
+    }
+
+    fn note_clients(&self, clients: Vec<ClientNote>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.bounded(async move {
+            let session = self.session().await?;
+            clients::note(&session, &clients).await?;
+            session.finish();
+            Ok(())
+        }))
+    }
+
+    fn known_clients(&self, partitions: Vec<Partition>) -> BoxFuture<'_, Result<Vec<KnownClient>, StoreError>> {
+        Box::pin(self.bounded(async move {
+            let session = self.session().await?;
+            let known = clients::known(&session, &partitions).await?;
+            session.finish();
+            Ok(known)
+        }))
     }
 
     fn list(&self, listing: Listing) -> BoxFuture<'_, Result<Page, StoreError>> {

@@ -111,6 +111,15 @@ impl Run {
     }
 }
 
+/// Why the claim on an outcome gets another end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Its holder keeps it.
+    Extended,
+    /// Its holder gives it up.
+    Released,
+}
+
 /// The result of holding an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Held {

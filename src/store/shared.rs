@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
-    Insertion, KeyStats, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition, PartitionStats, Ping,
-    Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, Erased, HeldOutcome,
+    Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
+    PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 
 macro_rules! forward {
@@ -28,6 +28,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         cancel(id: ProcessId, to: Cancellation) -> Option<Cancellation>;
         claim_outcomes(claim: OutcomeClaim) -> OutcomeBatch;
         extend_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
+        release_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
         acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         forget(id: ProcessId) -> bool;
         purge(limit: usize) -> usize;
@@ -38,6 +39,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         keys() -> Vec<KeyStats>;
         stats() -> Vec<PartitionStats>;
+        note_clients(clients: Vec<ClientNote>) -> ();
+        known_clients(partitions: Vec<Partition>) -> Vec<KnownClient>;
         list(listing: Listing) -> Page;
         bring_forward(id: ProcessId) -> Pinged;
         requeue(id: ProcessId) -> Requeued;

@@ -9,11 +9,11 @@ use futures_core::future::BoxFuture;
 use rusqlite::Connection;
 
 use super::changes::Changes;
-use super::rules::Held;
+use super::rules::{Held, Hold};
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Erased, HeldOutcome, Imported,
-    Insertion, KeyStats, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition, PartitionStats, Ping,
-    Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, Erased, HeldOutcome,
+    Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
+    PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -50,7 +50,8 @@ use thread::{Role, Worker};
 ///
 /// If the file does not exist, it is created, readable for the current user only. While it is open, it has two
 /// companion files, `-wal` and `-shm`. Back it up with [`backup`](Self::backup), because a copy of the file without its
-/// companions lacks the latest changes, or even the tables. Bodies are sealed; identifiers and schedules are not.
+/// companions lacks the latest changes, or even the tables. Bodies are sealed; identifiers, schedules and the names of
+/// clients are not.
 ///
 /// Calls are answered after their changes have reached the disk (`synchronous=FULL`). The file must be on a local file
 /// system, because SQLite locks it through shared memory. On Linux, the common network file systems are refused. Files
@@ -123,6 +124,13 @@ impl SqliteStore {
         call: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.reader.call(|_| Changed::NOTHING, call).await
+    }
+
+    async fn hold(&self, held: Vec<HeldOutcome>, due_in: Duration, hold: Hold) -> Result<Vec<bool>, StoreError> {
+        let changed = |holds: &Vec<Held>| Changed { work: false, outcomes: holds.contains(&Held::Sooner) };
+        let call = move |file: &Connection, now| table::hold(file, now, &held, due_in, hold);
+        let holds = self.write_and_notify(changed, call).await?;
+        Ok(holds.into_iter().map(|hold| hold != Held::NoLonger).collect())
     }
 }
 
@@ -201,9 +209,15 @@ impl Store for SqliteStore {
         held: Vec<HeldOutcome>,
         due_in: Duration,
     ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
-        let changed = |holds: &Vec<Held>| Changed { work: false, outcomes: holds.contains(&Held::Sooner) };
-        let call = self.write_and_notify(changed, move |file, now| table::hold(file, now, &held, due_in));
-        Box::pin(async { Ok(call.await?.into_iter().map(|hold| hold != Held::NoLonger).collect()) })
+        Box::pin(self.hold(held, due_in, Hold::Extended))
+    }
+
+    fn release_outcomes(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        Box::pin(self.hold(held, due_in, Hold::Released))
     }
 
     fn acknowledge(
@@ -263,6 +277,14 @@ impl Store for SqliteStore {
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
         Box::pin(self.read(table::stats))
+    }
+
+    fn note_clients(&self, clients: Vec<ClientNote>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.write(move |file, now| table::note_clients(file, now, &clients)))
+    }
+
+    fn known_clients(&self, partitions: Vec<Partition>) -> BoxFuture<'_, Result<Vec<KnownClient>, StoreError>> {
+        Box::pin(self.read(move |file, now| table::known_clients(file, now, &partitions)))
     }
 
     fn list(&self, listing: Listing) -> BoxFuture<'_, Result<Page, StoreError>> {

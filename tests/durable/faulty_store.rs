@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use futures_core::future::BoxFuture;
 use openid_deferred::poller::{AcceptedSignIn, PollerBuilder};
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    MemoryStore, NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Pinged, Process, ProcessId, Reseal,
-    Settlement, Store, StoreError, StoreProblem, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, HeldOutcome, Insertion,
+    KeyStats, KnownClient, Listing, MemoryStore, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
+    PartitionStats, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, StoreProblem, Work,
 };
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, RecordedRequest, SeededRandom, TestClock, TestProvider, TestProviderBuilder,
@@ -158,6 +158,11 @@ impl FaultyStore {
         self.0.failing.lock().unwrap().insert(method);
     }
 
+    /// Makes no call of this method fail any more.
+    pub fn succeed(&self, method: &'static str) {
+        self.0.failing.lock().unwrap().remove(method);
+    }
+
     /// Sets how often a poller queries the store without a notification, instead of every ten seconds.
     pub fn set_check_interval(&self, check_interval: Duration) {
         *self.0.check_interval.lock().unwrap() = check_interval;
@@ -280,6 +285,9 @@ impl Store for FaultyStore {
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         keys() -> Vec<KeyStats>;
         stats() -> Vec<PartitionStats>;
+        list(listing: Listing) -> Page;
+        note_clients(clients: Vec<ClientNote>) -> ();
+        known_clients(partitions: Vec<Partition>) -> Vec<KnownClient>;
     }
 
     fn settle_and_claim(

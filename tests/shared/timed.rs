@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
-    Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, HeldOutcome, Insertion,
+    KeyStats, NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged, Process, ProcessId,
+    Reseal, Settlement, Store, StoreError, Work,
 };
 use openid_deferred::testing::TestClock;
 
@@ -78,6 +78,14 @@ impl Store for Timed {
         self.hold(move |store| store.extend_outcomes(held, due_in))
     }
 
+    fn release_outcomes(
+        &self,
+        held: Vec<HeldOutcome>,
+        due_in: Duration,
+    ) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        self.hold(move |store| store.release_outcomes(held, due_in))
+    }
+
     fn acknowledge(
         &self,
         acknowledgements: Vec<Acknowledgement>,
@@ -134,6 +142,10 @@ impl Store for Timed {
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
         self.hold(|store| store.stats())
+    }
+
+    fn note_clients(&self, clients: Vec<ClientNote>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.hold(|store| store.note_clients(clients))
     }
 
     fn changed(&self) -> BoxFuture<'static, Changed> {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use openid_deferred::store::{
-    Acknowledgement, Among, Cancellation, HeldOutcome, Listing, Next, OutcomeClaim, Ping, PostgresStore, Settlement,
-    Store as _,
+    Acceptance, Acknowledgement, Among, Cancellation, ClientNote, HeldOutcome, Listing, Next, OutcomeClaim, Ping,
+    PostgresStore, Settlement, Store as _,
 };
 
 use crate::postgres::{Schema, store_of, until_ended};
@@ -32,6 +32,7 @@ async fn all_calls(store: &PostgresStore, number: u32) {
     let held: Vec<_> = store.claim_outcomes(outcomes).await.unwrap().claimed.iter().map(|one| one.held).collect();
     assert!(held.iter().any(|held: &HeldOutcome| held.id == id));
     store.extend_outcomes(held.clone(), Duration::from_secs(300)).await.unwrap();
+    store.release_outcomes(held.clone(), Duration::from_secs(300)).await.unwrap();
     let acknowledged = held.iter().map(|held| Acknowledgement::new(held.id, Duration::ZERO)).collect();
     store.acknowledge(acknowledged).await.unwrap();
     store.purge(9).await.unwrap();
@@ -49,6 +50,9 @@ async fn operators_calls(store: &PostgresStore, number: u32) {
     }
     let overdue = with(Listing::new(10), |listing| listing.overdue_for = Some(Duration::ZERO));
     assert!(store.list(overdue).await.unwrap().rows.iter().any(|row| row.id == id));
+    let note = ClientNote::new(PARTITION, "https://op.test", "the-app").acceptance(Acceptance::Refused);
+    store.note_clients(vec![note]).await.unwrap();
+    assert_eq!(store.known_clients(vec![PARTITION]).await.unwrap().len(), 1);
     store.bring_forward(id).await.unwrap();
     store.requeue(id).await.unwrap();
     assert_eq!(store.export(None, 10).await.unwrap().len().min(1), 1);

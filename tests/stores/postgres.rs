@@ -320,9 +320,9 @@ async fn tables_of_an_older_version_are_upgraded_and_older_releases_fail() {
     let old = "UPDATE process SET leased_until = NULL";
     let refused = schema.admin.batch_execute(old).await.unwrap_err();
     assert!(refused.as_db_error().unwrap().message().contains("leased_until"), "{refused}");
-    schema.execute("INSERT INTO schema_version (version, oldest) VALUES (99, 5)").await;
+    schema.execute("INSERT INTO schema_version (version, oldest) VALUES (99, 6)").await;
     assert_refused(store.migrate().await, StoreProblem::Unusable, "newer release");
-    schema.execute("UPDATE schema_version SET oldest = 4 WHERE version = 99").await;
+    schema.execute("UPDATE schema_version SET oldest = 5 WHERE version = 99").await;
     store.migrate().await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each chore is a task of its own, so that no poll waits for it: the correction of due times after a jump of the
 //! clock, the spreading of rows that are overdue after an outage, the renewal of deliveries' claims, the erasure of
-//! tombstones, and the count of rows.
+//! tombstones, the count of rows, and the notes about clients.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,6 +49,8 @@ pub(super) enum Chore {
     Purge,
     /// Counts rows that operators should be alerted to.
     Count,
+    /// Notes clients in the store, for operators.
+    Note,
 }
 
 /// The result of a chore: whether it must run again at once.
@@ -100,6 +102,9 @@ impl Chores {
             shared.watch();
             if !self.is_running(Chore::Count) {
                 self.spawn(Chore::Count, Box::pin(count(shared.clone())));
+            }
+            if !self.is_running(Chore::Note) {
+                self.spawn(Chore::Note, Box::pin(note(shared.clone())));
             }
         }
     }
@@ -240,6 +245,11 @@ async fn renew(shared: Arc<Shared>) -> bool {
 
 async fn count(shared: Arc<Shared>) -> bool {
     shared.count_rows().await;
+    false
+}
+
+async fn note(shared: Arc<Shared>) -> bool {
+    shared.note_clients().await;
     false
 }
 

@@ -1,7 +1,10 @@
 //! Listing, bringing forward, releasing, erasing with a proof.
 
 use super::*;
-use crate::store::{Acknowledgement, Among, Cancellation, Erased, Page, Place, Requeued, RowOverview};
+use crate::store::{
+    Acceptance, Acknowledgement, Among, Cancellation, ClientNote, Erased, KnownClient, Page, Place, Requeued,
+    RowOverview,
+};
 
 async fn list(case: &Case<'_>, listing: Listing) -> Page {
     case.store().list(listing).await.unwrap()
@@ -101,6 +104,55 @@ pub(super) async fn rows_are_found_by_their_reference(case: Case<'_>) {
     assert_eq!(list_all(&case, of(&[10])).await, [id(3)]);
 }
 
+pub(super) async fn rows_are_found_by_the_key_that_sealed_them(case: Case<'_>) {
+    let sealed = |number, key| NewProcess { body: SealedBody { key, ..body("sealed") }, ..waiting(number) };
+    case.inserted(sealed(1, [0, 0, 0, 7])).await;
+    case.inserted(sealed(2, [0xff, 0, 0, 7])).await;
+    let ended = case.decided(3).await;
+    case.store().acknowledge(vec![Acknowledgement::new(ended, HOUR)]).await.unwrap();
+    let of = |keys: &[[u8; 4]]| Listing { keys: Some(keys.to_vec()), ..Listing::new(1) };
+    assert_eq!(list_all(&case, of(&[[0, 0, 0, 7]])).await, [id(1)]);
+    assert_eq!(list_all(&case, of(&[[0xff, 0, 0, 7], [0, 0, 0, 7]])).await, [1, 2].map(id));
+    assert!(list_all(&case, of(&[KEY])).await.is_empty(), "a tombstone needs no key");
+    assert!(list_all(&case, of(&[])).await.is_empty());
+    let overdue = Listing { overdue_for: Some(Duration::ZERO), ..of(&[[0xff, 0, 0, 7]]) };
+    assert_eq!(list_all(&case, overdue).await, [id(2)]);
+}
+
+pub(super) async fn clients_are_known_by_the_names_that_were_noted(case: Case<'_>) {
+    let note = async |clients| case.store().note_clients(clients).await.unwrap();
+    let known = async || {
+        let all = vec![Partition(3), Partition(4), PARTITION];
+        let mut known = case.store().known_clients(all).await.unwrap();
+        known.sort_by_key(|client| client.partition);
+        known
+    };
+    assert!(known().await.is_empty());
+    let one = ClientNote::new(PARTITION, "https://op.test", "one");
+    let two = ClientNote::new(Partition(3), "https://op.test", "zwei \u{fc}");
+    note(vec![]).await;
+    note(vec![one.clone(), two.clone().acceptance(Acceptance::Refused)]).await;
+    if known().await.is_empty() {
+        // This store keeps no names.
+        return;
+    }
+    let refused_ago = async || known().await.iter().map(|client| client.refused_ago).collect::<Vec<_>>();
+    let names = known().await.into_iter().map(|client| (client.partition, client.client_id)).collect::<Vec<_>>();
+    assert_eq!(names, [(PARTITION, "one".to_owned()), (Partition(3), "zwei \u{fc}".to_owned())]);
+    case.advance(5 * MINUTE).await;
+    // The first name stays, and so does the time.
+    note(vec![ClientNote::new(PARTITION, "https://other.test", "other"), two.clone()]).await;
+    assert_eq!(known().await[0], KnownClient::new(PARTITION, "https://op.test", "one"));
+    assert!(matches!(refused_ago().await[..], [None, Some(ago)] if ago >= 5 * MINUTE && ago < 6 * MINUTE));
+    note(vec![one.acceptance(Acceptance::Refused), two.clone().acceptance(Acceptance::Refused)]).await;
+    assert!(refused_ago().await.iter().all(|ago| ago.is_some_and(|ago| ago < MINUTE)));
+    note(vec![two.acceptance(Acceptance::Accepted)]).await;
+    assert!(matches!(refused_ago().await[..], [Some(_), None]));
+    // Names do not make rows, and stay without them.
+    assert!(case.store().stats().await.unwrap().is_empty());
+    assert!(case.store().known_clients(vec![Partition(9)]).await.unwrap().is_empty());
+}
+
 pub(super) async fn an_overview_follows_a_row_through_its_life(case: Case<'_>) {
     let id = case.inserted(NewProcess { expires_in: Some(50 * HOUR), ping_in: Some(HOUR), ..waiting(1) }).await;
     let inserted = overview(&case, id).await;
@@ -130,6 +182,30 @@ pub(super) async fn an_overview_follows_a_row_through_its_life(case: Case<'_>) {
     let tombstone = overview(&case, id).await;
     assert_eq!((tombstone.state, tombstone.has_body), (State::Acknowledged, false));
     assert_eq!(tombstone.started_at, Some(started_at));
+}
+
+pub(super) async fn an_overview_tells_an_outcome_in_hand_from_one_that_waits(case: Case<'_>) {
+    let id = case.decided(1).await;
+    let is_released = async || {
+        let row = overview(&case, id).await;
+        row.not_before.is_some() && row.not_before == row.due_at
+    };
+    assert!(!is_released().await);
+    let held = case.outcomes(HOUR).await.claimed.remove(0).held;
+    assert!(!is_released().await, "a consumer has it in hand");
+    assert_eq!(case.store().release_outcomes(vec![held], 2 * HOUR).await.unwrap(), [true]);
+    if !is_released().await {
+        // This store does not record it.
+        return;
+    }
+    assert!(case.outcomes(HOUR).await.claimed.is_empty());
+    case.advance(2 * HOUR).await;
+    let again = case.outcomes(HOUR).await.claimed.remove(0).held;
+    assert!(!is_released().await, "a consumer has it in hand again");
+    assert_eq!(case.store().release_outcomes(vec![held], HOUR).await.unwrap(), [false], "it has another holder");
+    assert!(!is_released().await);
+    assert_eq!(case.store().extend_outcomes(vec![again], 3 * HOUR).await.unwrap(), [true]);
+    assert!(!is_released().await, "its holder keeps it");
 }
 
 pub(super) async fn an_operator_brings_a_row_forward_by_no_more_than_the_interval_allows(case: Case<'_>) {

@@ -5,13 +5,14 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::row::{Queue, Row, SET_ASIDE, later};
-use crate::store::rules::{Held, Run};
+use crate::store::rules::{Held, Hold, Run};
 use crate::store::{
     Acknowledged, Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, Clamp, Clamped, ClockJump, Fingerprint,
     HeldOutcome, KeyStats, NewProcess, NextDue, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged,
     Process, ProcessId, Reseal, Settled, Settlement, State,
 };
 
+mod clients;
 mod operators;
 mod transfer;
 
@@ -25,6 +26,7 @@ pub(super) struct Table {
     references: BTreeSet<(Fingerprint, ProcessId)>,
     /// The last run of correcting due times.
     run: Run,
+    clients: BTreeMap<Partition, clients::Noted>,
 }
 
 /// The answer to a claim.
@@ -140,15 +142,18 @@ impl Table {
         })
     }
 
-    pub(super) fn hold(&mut self, held: &HeldOutcome, now: Duration, due_in: Duration) -> Held {
-        let hold = |row: &mut Row| {
+    pub(super) fn hold(&mut self, held: &HeldOutcome, now: Duration, due_in: Duration, hold: Hold) -> Held {
+        let change = |row: &mut Row| {
             if row.state != State::Decided || row.epoch != held.epoch {
                 return Held::NoLonger;
             }
             let before = std::mem::replace(&mut row.due_at, later(now, due_in));
+            if hold == Hold::Released {
+                row.not_before = Some(row.due_at);
+            }
             if row.due_at < before { Held::Sooner } else { Held::Later }
         };
-        self.update(held.id, hold).unwrap_or(Held::NoLonger)
+        self.update(held.id, change).unwrap_or(Held::NoLonger)
     }
 
     pub(super) fn acknowledge(&mut self, acknowledgement: &Acknowledgement, now: Duration) -> Acknowledged {

@@ -8,11 +8,11 @@ use super::session::{Session, value};
 use crate::store::StoreError;
 
 /// The version that [`PostgresStore::SCHEMA`] creates.
-pub(super) const VERSION: i32 = 4;
+pub(super) const VERSION: i32 = 5;
 
 /// The steps that only add to the tables, each with the version that it creates. Replicas of releases that know the
 /// version before may run, so a step must not wait for more than one table.
-const ADDITIONS: [(i32, &str); 1] = [(4, include_str!("schema_4.sql"))];
+const ADDITIONS: [(i32, &str); 2] = [(4, include_str!("schema_4.sql")), (5, include_str!("schema_5.sql"))];
 
 /// "OIDdefer": the lock that serializes the migrations of replicas.
 const LOCK: i64 = 0x4f49_4464_6566_6572;

@@ -14,7 +14,7 @@ use super::row::{
 };
 use super::session::{Session, value};
 use crate::store::column::{limit, micros};
-use crate::store::rules::{Held, fair_shares, in_turn};
+use crate::store::rules::{Held, Hold, fair_shares, in_turn};
 use crate::store::{
     Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeBatch, OutcomeClaim, ProcessId, State,
     StoreError,
@@ -203,7 +203,7 @@ const HOLD: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 input AS MATERIALIZED (SELECT * FROM UNNEST($1::bytea[], $2::bigint[]) AS input (id, epoch)),
 locked AS MATERIALIZED (SELECT id, due_at FROM @.process WHERE id = ANY($1::bytea[]) ORDER BY id FOR UPDATE)
-UPDATE @.process AS process SET due_at = now + $3::bigint * interval '1 microsecond'
+UPDATE @.process AS process SET due_at = now + $3::bigint * interval '1 microsecond':released
 FROM clock, input JOIN locked USING (id)
 WHERE process.id = input.id AND process.state = 3 AND process.epoch = input.epoch
 RETURNING process.id, process.epoch, process.due_at < locked.due_at AS sooner";
@@ -212,10 +212,15 @@ pub(super) async fn hold(
     session: &Session<'_>,
     held: &[HeldOutcome],
     due_in: Duration,
+    hold: Hold,
 ) -> Result<Vec<Held>, StoreError> {
+    let released = match hold {
+        Hold::Extended => "",
+        Hold::Released => ", not_before = now + $3::bigint * interval '1 microsecond'",
+    };
     let rows = session
         .query(
-            HOLD,
+            &HOLD.replace(":released", released),
             &[
                 (&bytes_of(held.iter().map(|held| held.id)), Type::BYTEA_ARRAY),
                 (&held.iter().map(|held| held.epoch).collect::<Vec<_>>(), Type::INT8_ARRAY),

@@ -1,10 +1,10 @@
--- The tables of `PostgresStore`, for PostgreSQL 12 and newer: schema version 3, to which `schema_4.sql` adds.
--- `PostgresStore::SCHEMA` consists of both files.
+-- The tables of `PostgresStore`, for PostgreSQL 12 and newer: schema version 3, to which `schema_4.sql` and
+-- `schema_5.sql` add. `PostgresStore::SCHEMA` consists of the three files.
 --
 -- `PostgresStore::migrate` runs them. To run them separately, put the schema in the search path:
 --
 --     psql --single-transaction -v ON_ERROR_STOP=1 -c 'CREATE SCHEMA IF NOT EXISTS openid_deferred' \
---          -c 'SET LOCAL search_path TO openid_deferred' -f schema.sql -f schema_4.sql
+--          -c 'SET LOCAL search_path TO openid_deferred' -f schema.sql -f schema_4.sql -f schema_5.sql
 --
 -- The application's role then needs USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its tables. Running
 -- the files again changes nothing.

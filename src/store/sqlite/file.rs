@@ -16,8 +16,12 @@ const APPLICATION: i64 = 0x4f49_4464;
 /// The steps of the schema. Only append to them: the `user_version` of a file is the number of steps applied to it. A
 /// step that only adds does not change the version in the table `compatibility`, so that older releases continue to
 /// work.
-pub(super) const STEPS: [&str; 3] =
-    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+pub(super) const STEPS: [&str; 4] = [
+    include_str!("schema.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 
 /// The length of the write-ahead log at which it is copied into the database, in pages of 4 KiB.
 const LOG_PAGES: i64 = 4_000;

@@ -5,6 +5,7 @@
 
 mod claim;
 mod clamp;
+mod clients;
 mod operators;
 mod outcomes;
 mod transfer;
@@ -12,6 +13,7 @@ mod upkeep;
 mod work;
 
 pub(super) use clamp::{clamp_due_times, spread};
+pub(super) use clients::{known_clients, note_clients};
 pub(super) use operators::{bring_forward, erase, list, requeue};
 pub(super) use outcomes::{acknowledge, claim_outcomes, expire_outcomes, hold};
 pub(super) use transfer::{export, import};

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::{SET_ASIDE, body_in, cancellation_in, id_in, partition_in, state_in, with_keys};
 use crate::store::column::limit;
-use crate::store::rules::{Held, fair_shares, in_turn};
+use crate::store::rules::{Held, Hold, fair_shares, in_turn};
 use crate::store::sqlite::moment::{Moment, column};
 use crate::store::{
     Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeBatch, OutcomeClaim, ProcessId, SealedBody,
@@ -151,16 +151,20 @@ pub(in crate::store::sqlite) fn hold(
     now: Moment,
     held: &[HeldOutcome],
     due_in: Duration,
+    hold: Hold,
 ) -> rusqlite::Result<Vec<Held>> {
     let mut find =
         connection.prepare_cached("SELECT slot, due_at FROM process WHERE id = ? AND state = 3 AND epoch = ?")?;
-    let mut hold = connection.prepare_cached("UPDATE process SET due_at = ? WHERE slot = ?")?;
+    let mut change = connection.prepare_cached(match hold {
+        Hold::Extended => "UPDATE process SET due_at = ? WHERE slot = ?",
+        Hold::Released => "UPDATE process SET due_at = ?1, not_before = ?1 WHERE slot = ?2",
+    })?;
     let due_at = now.plus(due_in);
     let hold_one = |held: &HeldOutcome| {
         let slot_and_time = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
         let found = find.query_row(params![held.id.to_bytes(), held.epoch], slot_and_time).optional()?;
         let Some((slot, before)) = found else { return Ok(Held::NoLonger) };
-        hold.execute([due_at, slot])?;
+        change.execute([due_at, slot])?;
         Ok(if due_at < before { Held::Sooner } else { Held::Later })
     };
     held.iter().map(hold_one).collect()
