@@ -30,4 +30,4 @@ pub use rule::{Document, Position, Rule, Violation};
 
 pub(crate) use kind::{Error, ErrorKind};
 pub(crate) use response::ErrorResponse;
-pub(crate) use verdict::Verdict;
+pub(crate) use verdict::{REFUSALS_OF_CLIENTS, Verdict};

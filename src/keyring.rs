@@ -19,7 +19,7 @@ mod tests;
 pub use sealing_key::SealingKey;
 
 pub(crate) use notification_token::NotificationToken;
-pub(crate) use sealing_key::key_name;
+pub(crate) use sealing_key::{key_name, key_of_name};
 
 use envelope::Envelope;
 use sealing_key::Subkeys;

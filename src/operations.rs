@@ -1,7 +1,8 @@
 //! Looking into a store and putting things right: for operators, beside running replicas.
 //!
-//! [`Operations`] needs a [`Store`] and nothing else: no keyring, no client, no network. Nothing that it returns is a
-//! secret, so all of it may be printed and logged. The command-line tool is made of it. An application can use it too:
+//! [`Operations`] needs a [`Store`] and nothing else: no client, no network, and a keyring only to [find sign-ins that
+//! need another key](Operations::with_keyring). Nothing that it returns is a secret, so all of it may be printed and
+//! logged. The command-line tool is made of it. An application can use it too:
 //! [`Poller::operations`](crate::Poller::operations).
 //!
 //! | question or task | method |
@@ -9,7 +10,7 @@
 //! | Which sign-ins are there, which are late, which are stuck? | [`Operations::list`] with a [`Filter`] |
 //! | Why does this one wait? | [`Operations::show`], an [`Overview`] |
 //! | How many are there? | [`Operations::stats`] |
-//! | Which sealing keys are needed? | [`Operations::keys`] |
+//! | Which sealing keys are needed? | [`Operations::keys`], and [`Filter::key_id`] for the sign-ins that need one |
 //! | Ask the OP sooner. | [`Operations::poll_now`] |
 //! | Release an outcome whose consumer hangs. | [`Operations::requeue`] |
 //! | Cancel a sign-in. | [`Operations::cancel`] |
@@ -32,21 +33,26 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
+use crate::keyring::Keyring;
 use crate::store::{
-    Among, Cancellation, Fingerprint, KeyStats, Listing, PartitionStats, Pinged, ProcessId, Requeued, Store,
+    Among, Cancellation, Fingerprint, KeyStats, Listing, Pinged, ProcessId, Requeued, RowOverview, Store,
 };
 
 mod answers;
+mod clients;
 mod filter;
 mod overview;
 mod transfer;
 
 pub use crate::pending::TroubleKind;
 pub use answers::{Cancel, Forgotten, PollNow, Requeue};
+pub use clients::ClientRows;
+pub(crate) use clients::Clients;
 pub use filter::{Filter, SignIns};
+use overview::Context;
 pub use overview::{Overview, Stuck, Trouble, WaitsFor};
 pub use transfer::{Exported, ImportReport, TransferError};
 
@@ -62,12 +68,22 @@ const READS: usize = 20;
 #[derive(Debug, Clone)]
 pub struct Operations {
     store: Arc<dyn Store>,
+    /// The keys to compare sign-ins with.
+    keys: Option<Arc<[[u8; 4]]>>,
 }
 
 impl Operations {
     /// Creates a handle to this store.
     pub fn new(store: impl Store + 'static) -> Self {
-        Self { store: Arc::new(store) }
+        Self { store: Arc::new(store), keys: None }
+    }
+
+    /// Compares sign-ins with the keys that replicas have: [`list`](Self::list) and [`show`](Self::show) then say which
+    /// need another one ([`Stuck::KeyMissing`]). Nothing is opened with the keys.
+    /// [`Poller::operations`](crate::Poller::operations) has the keyring of the poller.
+    #[must_use]
+    pub fn with_keyring(self, keyring: &Keyring) -> Self {
+        Self { keys: Some(keyring.ids().into()), ..self }
     }
 
     /// Returns a page of the sign-ins that the filter describes. [`SignIns::next`] leads to the next page.
@@ -89,22 +105,24 @@ impl Operations {
     async fn list_among(&self, among: Among, filter: Filter) -> Result<SignIns, Error> {
         let limit = filter.limit;
         let mut found = SignIns { sign_ins: Vec::new(), next: filter.after };
+        let mut clients = Clients::of(&*self.store);
         for _ in 0..READS {
             let wanted = if filter.is_stuck { ROWS } else { limit.saturating_sub(found.sign_ins.len()) };
             let listing = Listing {
                 among: among.clone(),
                 states: filter.states.clone(),
                 partition: filter.partition,
-                keys: None,
+                keys: filter.keys.clone(),
                 started_for: filter.older_than,
                 overdue_for: filter.overdue_for,
                 after: found.next,
                 limit: wanted,
             };
             let page = self.store.list(listing).await?;
+            clients.look_up(page.rows.iter().map(|row| row.partition)).await;
             for row in page.rows {
                 let place = row.place;
-                let overview = Overview::of(row, page.now);
+                let overview = self.overview(row, page.now, &clients);
                 if filter.is_stuck && overview.stuck.is_none() {
                     continue;
                 }
@@ -130,7 +148,14 @@ impl Operations {
     pub async fn show(&self, id: ProcessId) -> Result<Option<Overview>, Error> {
         let listing = Listing { among: Among::Ids(vec![id]), ..Listing::new(1) };
         let page = self.store.list(listing).await?;
-        Ok(page.rows.into_iter().next().map(|row| Overview::of(row, page.now)))
+        let mut clients = Clients::of(&*self.store);
+        clients.look_up(page.rows.iter().map(|row| row.partition)).await;
+        Ok(page.rows.into_iter().next().map(|row| self.overview(row, page.now, &clients)))
+    }
+
+    fn overview(&self, row: RowOverview, now: SystemTime, clients: &Clients<'_>) -> Overview {
+        let context = Context { now, client: clients.get(row.partition), keys: self.keys.as_deref() };
+        Overview::of(row, context)
     }
 
     /// Returns the number of sign-ins of each client in each state, and the age of the oldest ones that are due. With
@@ -139,8 +164,11 @@ impl Operations {
     /// # Errors
     ///
     /// [`Store`](crate::ErrorKind::Store).
-    pub async fn stats(&self) -> Result<Vec<PartitionStats>, Error> {
-        Ok(self.store.stats().await?)
+    pub async fn stats(&self) -> Result<Vec<ClientRows>, Error> {
+        let stats = self.store.stats().await?;
+        let mut clients = Clients::of(&*self.store);
+        clients.look_up(stats.iter().map(|stats| stats.partition)).await;
+        Ok(clients.with_names(stats))
     }
 
     /// Returns how many sign-ins need each sealing key. [`Poller::rotate`](crate::Poller::rotate) re-seals them with

@@ -27,7 +27,7 @@ mod validation;
 pub(crate) use crate::id_token::InterimState;
 pub(crate) use answer::{Answer, End, Polled, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
-pub(crate) use schedule::{CANCELLATION_PAUSE, FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Taken};
+pub(crate) use schedule::{CANCELLATION_PAUSE, FINAL_POLL_MARGIN, Jitter, Pace, Plan, Schedule, Step, Taken};
 pub use trouble::TroubleKind;
 pub(crate) use trouble::{Known, Trouble};
 pub(crate) use validation::{is_given_up, validation_pause};

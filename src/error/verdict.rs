@@ -1,5 +1,9 @@
 //! What an unsuccessful response means for the grant in the request.
 
+/// The error codes that say that the mistake is the client's, and not that of one sign-in.
+pub(crate) const REFUSALS_OF_CLIENTS: [&str; 5] =
+    ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_dpop_proof"];
+
 /// What an unsuccessful response means for the grant that was sent: an authorization code, a `deferred_auth_id` or a
 /// refresh token.
 ///

@@ -147,6 +147,12 @@ pub(crate) fn key_name(id: [u8; 4]) -> String {
     format!("{:08x}", u32::from_be_bytes(id))
 }
 
+/// The identifier that people read like this; `None` if the text is none.
+pub(crate) fn key_of_name(name: &str) -> Option<[u8; 4]> {
+    let is_name = name.len() == 8 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_name.then(|| u32::from_str_radix(name, 16).ok()).flatten().map(u32::to_be_bytes)
+}
+
 /// The keys derived from one [`SealingKey`].
 pub(super) struct Subkeys {
     pub(super) id: [u8; 4],

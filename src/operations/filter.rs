@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::overview::Overview;
 use crate::client::Client;
+use crate::keyring::key_of_name;
 use crate::store::{Partition, Place, State};
 
 /// The number of sign-ins of a page, unless the filter says otherwise.
@@ -33,6 +34,7 @@ pub struct Filter {
     pub(super) older_than: Option<Duration>,
     pub(super) overdue_for: Option<Duration>,
     pub(super) partition: Option<Partition>,
+    pub(super) keys: Option<Vec<[u8; 4]>>,
     pub(super) is_stuck: bool,
     pub(super) after: Option<Place>,
     pub(super) limit: usize,
@@ -52,6 +54,7 @@ impl Filter {
             older_than: None,
             overdue_for: None,
             partition: None,
+            keys: None,
             is_stuck: false,
             after: None,
             limit: PAGE,
@@ -86,6 +89,14 @@ impl Filter {
     /// [`Operations::stats`](super::Operations::stats) show.
     pub fn partition(mut self, partition: Partition) -> Self {
         self.partition = Some(partition);
+        self
+    }
+
+    /// Only sign-ins that were sealed with the key of this identifier, as
+    /// [`SealingKey::key_id`](crate::SealingKey::key_id) and [`Overview::key_id`] show it. Several calls allow several
+    /// keys. A text that is no identifier finds nothing.
+    pub fn key_id(mut self, key_id: &str) -> Self {
+        self.keys.get_or_insert_default().extend(key_of_name(key_id));
         self
     }
 

@@ -3,6 +3,7 @@
 //! The file has one row per line, sealed as it is. A line is a JSON object, a tab, and the beginning of a digest of all
 //! lines up to this one. The first line names the version of the format, and the last one the number of rows.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, Read as _, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,11 +11,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::Operations;
+use super::{Clients, Operations};
 use crate::clock::saturating_add;
 use crate::error::Error;
 use crate::jose::sha256;
-use crate::store::{Cancellation, Fingerprint, Imported, Partition, ProcessId, State, StoredRow};
+use crate::store::{
+    Cancellation, ClientNote, Fingerprint, Imported, KnownClient, Partition, ProcessId, State, StoredRow,
+};
 
 /// The version of the format.
 const FORMAT: u32 = 1;
@@ -88,6 +91,11 @@ struct Footer {
 struct Line {
     id: ProcessId,
     client: i64,
+    /// The name of the client, in the first row of each client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
     state: u8,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<String>,
@@ -160,13 +168,15 @@ impl Operations {
     ) -> Result<Exported, TransferError> {
         let mut lines = Lines { file: out, chain: [0; 32], exported: Exported::default() };
         lines.write(&Header { openid_deferred_rows: FORMAT })?;
-        let mut after = None;
+        let (mut after, mut clients, mut named) = (None, Clients::of(&*self.store), BTreeSet::new());
         loop {
             let rows = self.store.export(after, ROWS).await.map_err(Error::from)?;
             let Some(last) = rows.last() else { break };
             after = Some(last.id);
+            clients.look_up(rows.iter().map(|row| row.partition)).await;
             for row in rows {
-                lines.write(&Line::of(row))?;
+                let name = clients.get(row.partition).filter(|client| named.insert(client.partition));
+                lines.write(&Line::of(row).named(name))?;
                 lines.exported.rows += 1;
             }
             progress(&lines.exported);
@@ -197,11 +207,12 @@ impl Operations {
         if header.openid_deferred_rows != FORMAT {
             return Err(reader.wrong("a newer release has written this file; import it with that release"));
         }
-        let (mut report, mut rows, mut read) = (ImportReport::default(), Vec::new(), 0);
+        let (mut report, mut rows, mut names, mut read) = (ImportReport::default(), Vec::new(), Vec::new(), 0);
         loop {
             let text = reader.text()?;
             if let Ok(footer) = serde_json::from_str::<Footer>(&text) {
                 self.import_batch(std::mem::take(&mut rows), &mut report).await?;
+                self.import_names(std::mem::take(&mut names)).await;
                 report.bytes = reader.bytes;
                 progress(&report);
                 return match footer.end_after_rows == read {
@@ -210,13 +221,26 @@ impl Operations {
                 };
             }
             let line: Line = serde_json::from_str(&text).map_err(|_| reader.wrong("it is not a row; export again"))?;
+            names.extend(line.name());
             rows.push(line.into_row().ok_or_else(|| reader.wrong("a value is out of range; export again"))?);
             read += 1;
             if rows.len() >= ROWS {
                 self.import_batch(std::mem::take(&mut rows), &mut report).await?;
+                self.import_names(std::mem::take(&mut names)).await;
                 report.bytes = reader.bytes;
                 progress(&report);
             }
+        }
+    }
+
+    /// The names of clients are a convenience, and pollers record them again.
+    async fn import_names(&self, names: Vec<ClientNote>) {
+        if names.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.note_clients(names).await {
+            let error = Error::from(error);
+            tracing::warn!(error = %error, "the names of clients were not imported; pollers record them again");
         }
     }
 
@@ -319,6 +343,8 @@ impl Line {
         Self {
             id: row.id,
             client: row.partition.0,
+            issuer: None,
+            client_id: None,
             state: row.state as u8,
             session: text(row.session),
             lookup: text(row.lookup),
@@ -343,6 +369,15 @@ impl Line {
             revision: row.revision,
             body: row.body.map(|body| STANDARD.encode(body)),
         }
+    }
+
+    fn named(self, client: Option<&KnownClient>) -> Self {
+        let (issuer, client_id) = client.map(|client| (client.issuer.clone(), client.client_id.clone())).unzip();
+        Self { issuer, client_id, ..self }
+    }
+
+    fn name(&self) -> Option<ClientNote> {
+        Some(ClientNote::new(Partition(self.client), self.issuer.as_ref()?, self.client_id.as_ref()?))
     }
 
     /// `None` if a value is not one of its column.
@@ -460,6 +495,18 @@ mod tests {
         let newer = String::from_utf8(newer.file).unwrap();
         let problem = import(&store_with(0).await, &newer).await.unwrap_err().to_string();
         assert!(problem.contains("a newer release"), "{problem}");
+    }
+
+    #[tokio::test]
+    async fn the_names_of_clients_move_with_their_first_rows() {
+        let (old, new) = (store_with(2).await, store_with(0).await);
+        old.note_clients(vec![ClientNote::new(Partition(-3), "https://op.test", "the-app")]).await.unwrap();
+        let file = exported(&old).await;
+        assert_eq!(file.matches("\"issuer\":\"https://op.test\"").count(), 1, "{file}");
+        import(&new, &file).await.unwrap();
+        let known = new.known_clients(vec![Partition(-3)]).await.unwrap();
+        assert_eq!(known, [KnownClient::new(Partition(-3), "https://op.test", "the-app")]);
+        assert_eq!(exported(&new).await, file);
     }
 
     #[tokio::test]

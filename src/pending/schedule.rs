@@ -16,10 +16,12 @@ use crate::sealed;
 use due::{Due, moved};
 
 mod due;
+mod plan;
 mod queued;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use plan::Plan;
 pub(crate) use queued::Taken;
 
 /// DTR §Token Request Error Response: with `slow_down` "the interval between requests MUST be increased by at least

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
-use crate::error::{Error, ErrorKind, ErrorResponse, TransportProblem};
+use crate::error::{Error, ErrorKind, ErrorResponse, REFUSALS_OF_CLIENTS, TransportProblem, Verdict};
 use crate::sealed;
 
 /// The last poll or verification without a usable answer. It contains no secret and no text of the OP except its error
@@ -76,6 +76,13 @@ impl Trouble {
 
     fn new(kind: TroubleKind, code: &str, at: SystemTime) -> Self {
         Self { kind, status: None, code: Some(code.to_owned()), at }
+    }
+
+    /// Whether the OP refused the client, and not only this sign-in.
+    pub(crate) fn is_refusal_of_client(&self) -> bool {
+        let Some(code) = self.code.as_deref().filter(|_| self.kind == TroubleKind::ErrorResponse) else { return false };
+        let verdict = Verdict::of(self.status.unwrap_or(400), Some(code));
+        matches!(verdict, Verdict::ClientRefused | Verdict::ScopeRefused) && REFUSALS_OF_CLIENTS.contains(&code)
     }
 
     /// Records the failure in a stored schedule. The text of a row without a schedule is empty.
@@ -175,6 +182,11 @@ mod tests {
         let refused = ErrorResponse::new("invalid_client", None, Some(401));
         let trouble = Trouble::of(&answer(refused.clone()), Some(&Error::new(refused)), AT).unwrap();
         assert_eq!((trouble.kind, trouble.status), (TroubleKind::ErrorResponse, Some(401)));
+        assert!(trouble.is_refusal_of_client());
+        let of_gateway = Trouble { status: Some(502), ..trouble };
+        assert!(!of_gateway.is_refusal_of_client());
+        let nonce = ErrorResponse::new("use_dpop_nonce", None, Some(401));
+        assert!(!Trouble::of_error(&Error::new(nonce), AT).is_refusal_of_client());
         let cut_off = Answer::Unusable { unanswered: true, retry_after: None };
         assert_eq!(Trouble::of(&cut_off, None, AT).unwrap().code.as_deref(), Some("timeout"));
     }

@@ -6,6 +6,7 @@ use super::record::FORMAT;
 use super::rotate::{KeyUse, key_uses};
 use crate::error::Error;
 use crate::keyring::Keyring;
+use crate::operations::Clients;
 use crate::store::{Finding, KeyStats, PartitionStats, Store};
 
 /// How long a row may be overdue before it is reported: longer than the usual interval of an OP.
@@ -43,8 +44,10 @@ pub async fn check(store: &dyn Store, keyring: Option<&Keyring>) -> Result<Vec<F
         None => vec![of_unknown_keys(&key_uses(&[], &keys))],
     };
     findings.extend(of_formats(&keys));
-    findings.push(of_polls(&stats));
-    findings.push(of_deliveries(&stats));
+    let mut clients = Clients::of(store);
+    clients.look_up(stats.iter().map(|stats| stats.partition)).await;
+    findings.push(of_polls(&stats, &clients));
+    findings.push(of_deliveries(&stats, &clients));
     findings.extend(of_set_aside(&stats));
     Ok(findings)
 }
@@ -97,31 +100,33 @@ fn of_formats(keys: &[KeyStats]) -> Option<Finding> {
     })
 }
 
-fn of_polls(stats: &[PartitionStats]) -> Finding {
+fn of_polls(stats: &[PartitionStats], clients: &Clients<'_>) -> Finding {
     let open: u64 = stats.iter().map(PartitionStats::open).sum();
-    let overdue = stats.iter().filter_map(|stats| stats.overdue).max().unwrap_or_default();
-    if overdue < LONG_OVERDUE {
+    let oldest = stats.iter().filter_map(|stats| Some((stats.overdue?, stats.partition))).max();
+    let Some((overdue, client)) = oldest.filter(|(overdue, _)| *overdue >= LONG_OVERDUE) else {
         return Finding::fine("polls", format!("{open} sign-ins are pending, and none has been due for long"));
-    }
+    };
+    let (minutes, client) = (overdue.as_secs() / 60, clients.name(client));
     Finding::warning(
         "polls",
-        format!("a sign-in has been due for {} minutes without being polled", overdue.as_secs() / 60),
+        format!("a sign-in of the client {client} has been due for {minutes} minutes without being polled"),
         "see whether a replica with its client runs, whether the OP refuses the client, and its limits",
     )
 }
 
-fn of_deliveries(stats: &[PartitionStats]) -> Finding {
+fn of_deliveries(stats: &[PartitionStats], clients: &Clients<'_>) -> Finding {
     let decided: u64 = stats.iter().map(|stats| stats.decided).sum();
-    let undelivered = stats.iter().filter_map(|stats| stats.undelivered).max().unwrap_or_default();
-    if undelivered < LONG_UNDELIVERED {
+    let oldest = stats.iter().filter_map(|stats| Some((stats.undelivered?, stats.partition))).max();
+    let Some((undelivered, client)) = oldest.filter(|(undelivered, _)| *undelivered >= LONG_UNDELIVERED) else {
         return Finding::fine(
             "deliveries",
             format!("{decided} outcomes are not acknowledged, and none for longer than ten minutes"),
         );
-    }
+    };
+    let (minutes, client) = (undelivered.as_secs() / 60, clients.name(client));
     Finding::warning(
         "deliveries",
-        format!("an outcome was decided {} minutes ago and is not acknowledged", undelivered.as_secs() / 60),
+        format!("an outcome of the client {client} was decided {minutes} minutes ago and is not acknowledged"),
         "see whether the application's consumer of outcomes runs, and what it waits for",
     )
 }
@@ -141,7 +146,7 @@ fn of_set_aside(stats: &[PartitionStats]) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Partition, Severity};
+    use crate::store::{ClientNote, MemoryStore, Partition, Severity};
 
     #[test]
     fn a_missing_key_is_a_problem_while_a_body_needs_it() {
@@ -162,9 +167,28 @@ mod tests {
             undelivered: Some(Duration::from_secs(undelivered)),
             ..PartitionStats::empty(Partition(1))
         };
-        let severities = |rows| (of_polls(&[rows]).severity, of_deliveries(&[rows]).severity);
+        let store = MemoryStore::new();
+        let clients = Clients::of(&store);
+        let severities = |rows| (of_polls(&[rows], &clients).severity, of_deliveries(&[rows], &clients).severity);
         assert_eq!(severities(rows(599, 599)), (Severity::Fine, Severity::Fine));
         assert_eq!(severities(rows(600, 600)), (Severity::Warning, Severity::Warning));
+    }
+
+    #[tokio::test]
+    async fn the_client_of_the_oldest_row_is_named() {
+        let store = MemoryStore::new();
+        store.note_clients(vec![ClientNote::new(Partition(2), "https://op.test", "the-app")]).await.unwrap();
+        let rows = |number, minutes: u64| PartitionStats {
+            overdue: Some(Duration::from_secs(60 * minutes)),
+            undelivered: Some(Duration::from_secs(60 * minutes)),
+            ..PartitionStats::empty(Partition(number))
+        };
+        let mut clients = Clients::of(&store);
+        clients.look_up([Partition(1), Partition(2)]).await;
+        let text = |stats: [PartitionStats; 2]| of_polls(&stats, &clients).text + &of_deliveries(&stats, &clients).text;
+        let name = "the client the-app at https://op.test (number 2)";
+        assert_eq!(text([rows(1, 20), rows(2, 30)]).matches(name).count(), 2);
+        assert_eq!(text([rows(1, 40), rows(2, 30)]).matches("the client number 1 ").count(), 2);
     }
 
     #[test]

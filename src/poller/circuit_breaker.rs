@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::error::{ErrorResponse, Verdict};
+use crate::error::{ErrorResponse, REFUSALS_OF_CLIENTS, Verdict};
 use crate::pending::Answer;
 
 /// The breaker trips after this number of sign-ins in a row ended in a way that suggests a mistake of the client.
@@ -154,10 +154,7 @@ impl CircuitBreaker {
 }
 
 fn refuses_the_client(response: &ErrorResponse) -> bool {
-    matches!(
-        response.code(),
-        "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_scope" | "invalid_dpop_proof"
-    )
+    REFUSALS_OF_CLIENTS.contains(&response.code())
 }
 
 #[cfg(test)]
@@ -218,9 +215,7 @@ mod tests {
 
     #[test]
     fn every_error_of_the_client_trips_the_breaker() {
-        for code in
-            ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_dpop_proof"]
-        {
+        for code in REFUSALS_OF_CLIENTS {
             let mut breaker = CircuitBreaker::default();
             assert_eq!(answered(&mut breaker, code, NOW), BreakerChange::Trips { probe_in: minutes(1) }, "{code}");
             assert_eq!(answered(&mut breaker, code, NOW + minutes(1)), BreakerChange::Nothing, "{code} at the probe");

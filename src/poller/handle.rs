@@ -148,8 +148,10 @@ impl Poller {
     }
 
     /// Returns what operators do with the store of this poller: list sign-ins, show why they wait, and repair them.
+    /// Sign-ins that need a key that the keyring of this poller lacks are stuck as
+    /// [`KeyMissing`](crate::operations::Stuck::KeyMissing).
     pub fn operations(&self) -> Operations {
-        Operations::new(self.shared().store.clone())
+        Operations::new(self.shared().store.clone()).with_keyring(&self.shared().keyring)
     }
 
     /// Returns a page of the sign-ins and requests that have this reference of the application

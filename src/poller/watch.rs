@@ -14,12 +14,13 @@ use super::tenant::Tenant;
 use super::watch_memory::WatchMemory;
 use crate::error::{Error, ErrorResponse, Verdict};
 use crate::keyring::key_name;
+use crate::operations::Clients;
 use crate::pending::Answer;
-use crate::store::{KeyStats, PartitionStats};
+use crate::store::{KeyStats, Partition, PartitionStats};
 
 /// The interval of the checks.
 pub(super) const WATCH_EVERY: Duration = Duration::from_secs(60);
-/// How many numbers of unknown clients one line of the log names.
+/// How many unknown clients one line of the log names.
 const LISTED_CLIENTS: usize = 16;
 /// A poll whose preparation took this long has waited for the OP's metadata.
 const LONG_PREPARATION: Duration = Duration::from_secs(1);
@@ -184,10 +185,14 @@ impl WatchMemory {
             causes().for_each(|cause| shared.reminders().note(cause, now));
             let clients = unknown.len();
             let numbers: Vec<_> = unknown.iter().map(|rows| rows.partition.0).take(LISTED_CLIENTS).collect();
+            let mut known = Clients::of(&*shared.store);
+            known.look_up(numbers.iter().map(|number| Partition(*number))).await;
+            let names: Vec<_> = numbers.iter().map(|number| known.name(Partition(*number))).collect();
             tracing::warn!(
                 clients,
                 processes,
                 ?numbers,
+                ?names,
                 "the store contains sign-ins of clients that this poller does not have; add the clients"
             );
             shared.emit(Event::UnknownClient { clients, processes });

@@ -29,7 +29,7 @@ pub const MODULES: [(&str, &[&str]); 26] = [
         &["jose", "id_token", "dpop", "keyring", "transport", "endpoint", "provider", "sealed", "dialect", "pending"],
     ),
     ("store", &[]),
-    ("operations", &["jose", "client", "pending", "store"]),
+    ("operations", &["jose", "keyring", "client", "pending", "store"]),
     ("poller", &["client", "pending", "sealed", "keyring", "store", "operations"]),
     ("ping", &["client", "dialect", "keyring", "poller"]),
     ("axum", &["client", "keyring", "sealed", "store", "poller", "ping"]),

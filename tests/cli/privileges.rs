@@ -1,5 +1,6 @@
 //! `check` with a role that may not do everything.
 
+use openid_deferred::store::{ClientNote, NewProcess, Partition, ProcessId, SealedBody, State};
 use serde_json::Value;
 use tokio_postgres::NoTls;
 
@@ -37,5 +38,16 @@ async fn a_role_without_privileges_is_reported_until_it_has_them() {
 
     grant(&format!("INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA \"{schema}\"")).await;
     assert_eq!(severity(&check().document(), "privileges"), "fine");
+
+    // As after a migration that another role has made: only the names of clients are missing.
+    place.store.note_clients(vec![ClientNote::new(Partition(7), "https://op.test", "the-app")]).await.unwrap();
+    let body = SealedBody::new(1, [7; 4], b"sealed".to_vec());
+    let row = NewProcess::new(ProcessId::from_bytes([1; 16]), Partition(7), State::Waiting, body);
+    place.store.insert(row).await.unwrap();
+    let stats = || Tool::new(&["stats", "--json", "--schema", schema]).store(url.as_str()).run().json();
+    assert_eq!(stats()[0]["client_id"], "the-app");
+    admin.batch_execute(&format!("REVOKE ALL ON \"{schema}\".client FROM {role}")).await.unwrap();
+    assert_eq!((&stats()[0]["client_id"], &stats()[0]["waiting"]), (&Value::Null, &1.into()));
+    assert_eq!(severity(&check().document(), "privileges"), "wrong");
     admin.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
 }

@@ -1,6 +1,9 @@
 //! The commands about sign-ins.
 
+use std::time::Duration;
+
 use openid_deferred::operations::Filter;
+use openid_deferred::store::{ClientNote, Partition};
 use serde_json::{Value, json};
 
 use crate::world::{Place, World};
@@ -14,6 +17,7 @@ async fn statistics_are_those_of_the_library() {
         world.assert_no_secrets(&run);
         let partition = world.poller.stats().await.unwrap()[0].rows.partition.0;
         let expected = json!([{
+            "issuer": world.op.issuer(), "client_id": "the-app", "is_refused": false,
             "partition": partition.to_string(), "exchanging": 0, "waiting": 3, "answered": 0, "decided": 0, "acknowledged": 0,
             "set_aside": 0, "overdue": null, "undelivered": null,
         }]);
@@ -22,6 +26,31 @@ async fn statistics_are_those_of_the_library() {
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("CLIENT") && lines[0].contains("  WAITING  "), "{text}");
         assert!(lines[1].starts_with(&partition.to_string()) && lines.len() == 2, "{text}");
+        let cells: Vec<_> = lines[1].split_whitespace().collect();
+        assert_eq!(cells[1..4], [world.op.issuer(), "the-app", "no"], "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_from_a_configuration_are_printed_without_control_characters_and_cut_off() {
+    for place in Place::both().await {
+        let world = World::new(place, Vec::new()).await;
+        let id = world.users(1).await[0].to_string();
+        world.poller.shutdown(Duration::ZERO).await;
+        let shown = world.place.run(&["show", &id, "--json"]).json();
+        let partition = Partition(shown["client"].as_str().unwrap().parse().unwrap());
+        // Another poller noted another name first.
+        let other = Place::sqlite().await;
+        let note = ClientNote::new(partition, "https://op.test/\u{1b}[2J", &"x".repeat(500));
+        other.store.note_clients(vec![note]).await.unwrap();
+        let file = world.place.folder.path().join("rows");
+        world.place.run(&["export", file.to_str().unwrap()]);
+        other.run(&["import", file.to_str().unwrap()]);
+        for command in [&["list"][..], &["stats"], &["show", &id]] {
+            let text = other.run(command).stdout;
+            assert!(text.contains("https://op.test/\u{fffd}[2J") && !text.contains('\u{1b}'), "{text}");
+            assert!(text.contains("x…") && !text.contains(&"x".repeat(61)), "{text}");
+        }
     }
 }
 
@@ -59,11 +88,21 @@ async fn sign_ins_are_listed_by_pages_and_filters() {
         assert_eq!(count(&["--older-than", "1h"]), 0);
         assert_eq!(count(&["--overdue-for", "10m"]), 0);
         assert_eq!(count(&["--stuck"]), 0);
+        let key_id = world.place.key_id();
+        assert_eq!(count(&["--key", &key_id]), 3);
+        assert_eq!(count(&["--key", "00000000"]), 0);
+        assert_eq!(count(&["--key", "00000000", "--key", &key_id]), 3);
 
         let text = world.place.run(&["list", "--limit", "1"]).stdout;
         assert!(text.starts_with("ID ") && text.contains("next_poll") && text.contains("\nmore: --after "), "{text}");
         assert_eq!(world.place.run(&["list", "--stuck"]).stdout, "no sign-ins\n");
-        for wrong in [["--older-than", "1.5h"], ["--state", "pending"], ["--after", "nonsense"], ["--client", "one"]] {
+        for wrong in [
+            ["--key", "nonsense"],
+            ["--older-than", "1.5h"],
+            ["--state", "pending"],
+            ["--after", "nonsense"],
+            ["--client", "one"],
+        ] {
             let run = world.place.tool(&["list"]).args(&wrong).run();
             assert!(run.failed(2).contains(wrong[0]), "{}", run.stderr);
         }
@@ -113,7 +152,8 @@ async fn one_sign_in_is_shown_polled_and_requeued() {
         assert_eq!(run.json(), serde_json::to_value(of_library).unwrap());
         let run = place.run(&["show", &text]);
         world.assert_no_secrets(&run);
-        for part in ["waiting", "next_poll", "expires", &place.key_id()] {
+        let parts = ["waiting", "next_poll", "expires", &place.key_id(), world.op.issuer(), "the-app"];
+        for part in parts.into_iter().chain(["poll interval", "60m", "deliveries"]) {
             assert!(run.stdout.contains(part), "{part}: {}", run.stdout);
         }
 
@@ -129,6 +169,27 @@ async fn one_sign_in_is_shown_polled_and_requeued() {
         world.assert_no_secrets(&run);
         assert_eq!(run.json()["id"], json!(text));
         assert!(["free", "in_use"].contains(&run.json()["result"].as_str().unwrap()), "{}", run.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sign_ins_that_need_a_key_that_is_not_given_are_stuck() {
+    for place in Place::both().await {
+        let world = World::new(place, Vec::new()).await;
+        let id = world.users(2).await[0].to_string();
+        let place = &world.place;
+        let (other, _) = place.other_key();
+        let stuck = |key| ids(&place.tool(&["list", "--stuck", "--json"]).key_file(key).run().json()).len();
+        assert_eq!((stuck(&place.key_file()), stuck(&other)), (0, 2));
+        let of_show = |key| place.tool(&["show", &id, "--json"]).key_file(key).run().json()["stuck"].clone();
+        assert_eq!((of_show(&place.key_file()), of_show(&other)), (Value::Null, json!("key_missing")));
+        let text = place.tool(&["list"]).key_file(&other).run();
+        world.assert_no_secrets(&text);
+        assert!(text.stdout.contains("  key_missing  ") && text.stdout.contains(&place.key_id()), "{}", text.stdout);
+        // The variable of the guide works as well.
+        let key = std::fs::read_to_string(&other).unwrap();
+        let run = place.tool(&["show", &id]).env("SEALING_KEY", &key).run();
+        assert!(run.stdout.contains("key_missing"), "{}", run.stdout);
     }
 }
 

@@ -124,6 +124,15 @@ impl World {
         Self { place, op, poller, client }
     }
 
+    /// Waits until the poller has recorded the name of its client.
+    async fn is_named(&self) {
+        let operations = self.poller.operations();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while operations.stats().await.unwrap().iter().any(|stats| stats.issuer.is_none()) {
+            assert!(tokio::time::Instant::now() < deadline, "the poller does not record the name of its client");
+        }
+    }
+
     /// Users who sign in and wait.
     pub async fn users(&self, count: usize) -> Vec<ProcessId> {
         self.users_of(&vec![REFERENCE; count]).await
@@ -140,6 +149,7 @@ impl World {
                 other => panic!("{other:?}"),
             }
         }
+        self.is_named().await;
         ids
     }
 

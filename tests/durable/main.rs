@@ -17,6 +17,7 @@ mod encryption;
 mod flow;
 mod ietf;
 mod jwt_responses;
+mod known_clients;
 mod late_answers;
 mod odd_answers;
 mod operations;

@@ -5,9 +5,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::operations::{Filter, ImportReport, Operations, TransferError};
+use openid_deferred::operations::{Filter, ImportReport, Operations, TransferError, WaitsFor};
 use openid_deferred::store::{
-    Acknowledgement, Cancellation, Next, OutcomeClaim, Ping, PostgresStore, Settlement, SqliteStore, State, Store,
+    Acceptance, Acknowledgement, Cancellation, ClientNote, KnownClient, Next, OutcomeClaim, Partition, Ping,
+    PostgresStore, Settlement, SqliteStore, State, Store,
 };
 use rusqlite::Connection;
 
@@ -16,8 +17,11 @@ use crate::{KEY, PARTITION, claim, fingerprint, id, waiting, with};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Leaves sign-ins in every state.
+const ISSUER: &str = "https://op.test";
+
+/// Leaves sign-ins in every state, of a client with a name.
 async fn populate(store: &dyn Store) {
+    store.note_clients(vec![ClientNote::new(PARTITION, ISSUER, "the-app")]).await.unwrap();
     for number in 1..=6 {
         store.insert(with(waiting(number), |row| row.references = vec![fingerprint(77)])).await.unwrap();
     }
@@ -89,6 +93,35 @@ async fn sign_ins_move_unchanged_from_sqlite_to_postgres_and_back() {
     assert!(last.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.is_empty(), "its lease has moved too");
     let found = Operations::new(last.clone()).list(Filter::new().partition(PARTITION)).await.unwrap();
     assert_eq!(found.sign_ins.len(), 7);
+    assert!(found.sign_ins.iter().all(|sign_in| sign_in.client_id.as_deref() == Some("the-app")), "{found:?}");
+}
+
+/// The contract lets a store of somebody else leave this out.
+#[tokio::test]
+async fn an_outcome_that_a_consumer_has_given_back_is_told_from_one_in_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = Schema::new().await;
+    let file: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path().join("deferred.sqlite")).await.unwrap());
+    let database: Arc<dyn Store> = Arc::new(schema.store().await);
+    for store in [file, database] {
+        populate(&*store).await;
+        let operations = Operations::new(store.clone());
+        let shown = async || {
+            let all = operations.list(Filter::new().state(State::Decided)).await.unwrap().sign_ins;
+            let mut shown: Vec<_> = all.iter().map(|sign_in| (sign_in.waits_for, sign_in.deliveries)).collect();
+            shown.sort_by_key(|(_, deliveries)| *deliveries);
+            shown
+        };
+        assert_eq!(shown().await.last(), Some(&(WaitsFor::Acknowledgement, 1)));
+        let held = store.claim_outcomes(OutcomeClaim::new(9, HOUR, 1, vec![KEY])).await.unwrap().claimed;
+        let held: Vec<_> = held.iter().map(|outcome| outcome.held).collect();
+        assert!(!held.is_empty() && shown().await.iter().all(|shown| shown.0 == WaitsFor::Acknowledgement));
+        assert!(store.release_outcomes(held.clone(), HOUR).await.unwrap().iter().all(|is_held| *is_held));
+        let waiting = shown().await.iter().filter(|shown| **shown == (WaitsFor::Redelivery, 1)).count();
+        assert_eq!(waiting, held.len());
+        store.extend_outcomes(held, 2 * HOUR).await.unwrap();
+        assert!(shown().await.iter().all(|shown| shown.0 == WaitsFor::Acknowledgement), "it was extended since");
+    }
 }
 
 /// A program of PostgreSQL.
@@ -153,7 +186,75 @@ async fn a_file_of_the_previous_schema_is_upgraded_while_an_older_release_uses_i
         older.query_row(view, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))).unwrap();
     assert_eq!((&*shown, &*state), ("00000001808080808080808080808080", "waiting"));
     assert_eq!((unknown, fine, aside), (true, true, false));
+    let name: (Option<String>, i64) =
+        older.query_row("SELECT issuer, count(*) FROM sign_ins", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(name, (None, 3));
     assert_eq!(store.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.len(), 3);
+}
+
+#[tokio::test]
+async fn a_file_with_the_view_of_the_schema_before_is_upgraded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deferred.sqlite");
+    let older = Connection::open(&path).unwrap();
+    older.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).unwrap();
+    older.execute_batch(include_str!("../../src/store/sqlite/schema.sql")).unwrap();
+    older.execute_batch(include_str!("../../src/store/sqlite/schema_2.sql")).unwrap();
+    older.execute_batch(include_str!("../../src/store/sqlite/schema_3.sql")).unwrap();
+    older.pragma_update(None, "application_id", 0x4f49_4464).unwrap();
+    older.pragma_update(None, "user_version", 3).unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.insert(waiting(1)).await.unwrap();
+    store.note_clients(vec![ClientNote::new(PARTITION, ISSUER, "the-app")]).await.unwrap();
+    let row = "SELECT issuer || ' ' || client_id FROM sign_ins WHERE client_refused_at IS NULL";
+    assert_eq!(older.query_row(row, [], |row| row.get::<_, String>(0)).unwrap(), "https://op.test the-app");
+    // The older release does not read the new table.
+    let version: i64 = older.query_row("SELECT max(oldest) FROM compatibility", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, 1);
+}
+
+#[tokio::test]
+async fn tables_of_version_4_are_upgraded_beside_replicas_and_queries_of_the_view() {
+    let schema = Schema::new().await;
+    schema.execute(&format!("CREATE SCHEMA {}", schema.quoted())).await;
+    schema.execute(include_str!("../../src/store/postgres/schema.sql")).await;
+    schema.execute(include_str!("schema_4.sql")).await;
+    let store = PostgresStore::builder(&url()).schema(&schema.name).connect().await.unwrap();
+    // Without the new table, everything but the names works.
+    store.insert(waiting(1)).await.unwrap();
+    assert!(store.note_clients(vec![ClientNote::new(PARTITION, ISSUER, "the-app")]).await.is_err());
+    let listed = Operations::new(Arc::new(store)).list(Filter::new()).await.unwrap();
+    assert_eq!((listed.sign_ins.len(), &listed.sign_ins[0].client_id), (1, &None));
+
+    let store = PostgresStore::builder(&url()).schema(&schema.name).connect().await.unwrap();
+    // A replica is claiming, and its transaction is open.
+    schema.execute("BEGIN; UPDATE process SET epoch = epoch + 1").await;
+    store.migrate().await.unwrap();
+    schema.execute("COMMIT").await;
+    store.note_clients(vec![ClientNote::new(PARTITION, ISSUER, "the-app")]).await.unwrap();
+    let known = store.known_clients(vec![PARTITION]).await.unwrap();
+    assert_eq!(known, [KnownClient::new(PARTITION, ISSUER, "the-app")]);
+    let view = format!("SELECT issuer || ' ' || client_id FROM {}.sign_ins", schema.quoted());
+    assert_eq!(schema.admin.query_one(&view, &[]).await.unwrap().get::<_, String>(0), "https://op.test the-app");
+    store.migrate().await.unwrap();
+    schema.execute(PostgresStore::SCHEMA).await;
+    assert_eq!(store.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.len(), 1);
+}
+
+#[tokio::test]
+async fn replicas_that_start_together_note_the_same_clients() {
+    let schema = Schema::new().await;
+    let store = schema.store().await;
+    let note = |number| ClientNote::new(Partition(number), ISSUER, "the-app").acceptance(Acceptance::Refused);
+    let forward: Vec<_> = (0..200).map(note).collect();
+    let backward: Vec<_> = (0..200).rev().map(note).collect();
+    let calls =
+        (0..20).map(|round| store.note_clients(if round % 2 == 0 { forward.clone() } else { backward.clone() }));
+    for noted in futures_util::future::join_all(calls).await {
+        noted.unwrap();
+    }
+    let all = (0..200).map(Partition).collect();
+    assert_eq!(store.known_clients(all).await.unwrap().len(), 200);
 }
 
 #[tokio::test]
@@ -202,6 +303,8 @@ async fn the_view_for_operators_has_the_same_columns_in_both_databases() {
     let view = schema.admin.prepare(&format!("SELECT * FROM {}.sign_ins", schema.quoted())).await.unwrap();
     let in_database: Vec<String> = view.columns().iter().map(|column| column.name().to_owned()).collect();
     assert_eq!(in_file, in_database);
+    let name = "SELECT issuer || ' ' || client_id FROM sign_ins LIMIT 1";
+    assert_eq!(connection.query_row(name, [], |row| row.get::<_, String>(0)).unwrap(), "https://op.test the-app");
     let guide = include_str!("../../docs/operations/database.md");
     for column in &in_file {
         assert!(guide.contains(&format!("| `{column}` |")), "the guide does not explain {column}");

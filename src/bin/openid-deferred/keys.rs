@@ -40,14 +40,17 @@ impl Keys {
             Ok(keyring.also_opens(key.map_err(|error| unusable(&error))?))
         })
     }
+
+    /// Returns the keyring if an option names a key, or the standard variable is set.
+    pub(crate) fn given(&self) -> Result<Option<Keyring>, Failure> {
+        let is_named = !self.files.is_empty() || !self.variables.is_empty() || std::env::var_os(VARIABLE).is_some();
+        is_named.then(|| self.keyring()).transpose()
+    }
 }
 
 impl OptionalKeys {
-    /// Returns the keyring if an option names a key, or the standard variable is set.
     pub(crate) fn keyring(&self) -> Result<Option<Keyring>, Failure> {
-        let Keys { files, variables } = &self.keys;
-        let is_named = !files.is_empty() || !variables.is_empty() || std::env::var_os(VARIABLE).is_some();
-        is_named.then(|| self.keys.keyring()).transpose()
+        self.keys.given()
     }
 }
 

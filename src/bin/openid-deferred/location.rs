@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use openid_deferred::Keyring;
 use openid_deferred::operations::Operations;
 use openid_deferred::store::{Finding, PostgresStore, SqliteStore, Store, StoreError};
 use serde_json::json;
@@ -105,6 +106,14 @@ impl Opened {
 
     pub(crate) fn operations(&self) -> Operations {
         Operations::new(self.store())
+    }
+
+    /// The same, which says which sign-ins need another key than these, if there are any.
+    pub(crate) fn operations_with(&self, keyring: Option<&Keyring>) -> Operations {
+        match keyring {
+            Some(keyring) => self.operations().with_keyring(keyring),
+            None => self.operations(),
+        }
     }
 
     /// Checks the store itself, without its rows.

@@ -52,7 +52,7 @@ enum Command {
     /// List sign-ins, a page at a time.
     List(list::List),
     /// Show what the store says about a sign-in, and what it waits for.
-    Show(one::One),
+    Show(one::Show),
     /// Bring the next poll of a sign-in forward, as far as the OP permits.
     PollNow(one::One),
     /// Release an outcome whose consumer hangs, or a sign-in that was set aside.
@@ -103,7 +103,7 @@ fn run(global: Global, command: Command, output: &mut Output) -> Result<Health, 
         match command {
             Command::Stats => stats::run(&location.open().await?, output).await,
             Command::List(list) => list.run(&location.open().await?, output).await,
-            Command::Show(one) => one.show(&location.open().await?, output).await,
+            Command::Show(show) => show.run(&location.open().await?, output).await,
             Command::PollNow(one) => one.poll_now(&location.open().await?, output).await,
             Command::Requeue(one) => one.requeue(&location.open().await?, output).await,
             Command::Cancel(one) => one.cancel(&location.open().await?, output).await,

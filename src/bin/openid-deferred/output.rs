@@ -99,6 +99,18 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
+/// The longest name that is printed whole, in characters.
+const LONGEST_NAME: usize = 60;
+
+/// A name from somebody's configuration, such as an issuer, or a dash. Its length is limited.
+pub(crate) fn name(name: Option<&str>) -> String {
+    let Some(name) = name else { return "-".to_owned() };
+    match name.char_indices().nth(LONGEST_NAME) {
+        Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
+        None => name.to_owned(),
+    }
+}
+
 /// The word that JSON has for a value.
 pub(crate) fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
@@ -142,6 +154,14 @@ mod tests {
     #[test]
     fn nothing_that_an_op_writes_controls_the_terminal() {
         assert_eq!(table(&[row(&["\u{1b}[2Jgone\r\n"])]), "\u{fffd}[2Jgone\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn a_name_has_a_limited_length() {
+        assert_eq!(name(None), "-");
+        assert_eq!(name(Some("https://op.example")), "https://op.example");
+        let long = name(Some(&"ü".repeat(5_000)));
+        assert_eq!((long.chars().count(), long.ends_with("ü…")), (61, true));
     }
 
     #[test]

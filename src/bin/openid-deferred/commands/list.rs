@@ -13,7 +13,7 @@ use crate::Health;
 use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::location::Opened;
-use crate::output::{Output, rough, table, word};
+use crate::output::{Output, name, rough, table, word};
 
 #[derive(Args)]
 pub(crate) struct List {
@@ -29,7 +29,11 @@ pub(crate) struct List {
     /// Only sign-ins of this client.
     #[arg(long, num_args = 2, value_names = ["ISSUER", "CLIENT_ID"])]
     client: Option<Vec<String>>,
-    /// Only sign-ins that do not go on by themselves, or whose polls keep failing.
+    /// Only sign-ins that were sealed with the key of this identifier, such as `0123abcd`. Repeat it to allow several.
+    #[arg(long, value_name = "KEY_ID", value_parser = key_id)]
+    key: Vec<String>,
+    /// Only sign-ins that do not go on by themselves, or whose polls keep failing. With keys (`--key-file`, `--key-env`,
+    /// SEALING_KEY) also those that need another key.
     #[arg(long)]
     stuck: bool,
     /// The maximum number of sign-ins of the page, up to 1000.
@@ -73,11 +77,22 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
     parsed.map(Duration::from_secs).ok_or("write a whole number and a unit: 90s, 15m, 2h, 7d")
 }
 
+/// Checks the identifier of a key.
+fn key_id(text: &str) -> Result<String, &'static str> {
+    match text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => Ok(text.to_owned()),
+        false => Err("write the eight hexadecimal digits that `check`, `rotate` and `show` print"),
+    }
+}
+
 impl List {
     pub(crate) async fn run(mut self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
         let mut health = Health::Well;
         let page = match self.reference.take() {
-            None => opened.operations().list(self.filter()).await,
+            None => {
+                let keyring = self.keys.given()?;
+                opened.operations_with(keyring.as_ref()).list(self.filter()).await
+            }
             Some(reference) => {
                 let (reference, keyring) = (given(reference)?, self.keys.keyring()?);
                 health = unsearched(opened, &keyring).await?;
@@ -100,6 +115,7 @@ impl List {
         if let Some([issuer, client_id]) = self.client.as_deref() {
             filter = filter.client(issuer, client_id);
         }
+        filter = self.key.iter().fold(filter, |filter, key_id| filter.key_id(key_id));
         if self.stuck {
             filter = filter.stuck();
         }
@@ -142,7 +158,20 @@ async fn find(opened: &Opened, keyring: Keyring, reference: &str, filter: Filter
 }
 
 fn text(page: &SignIns, now: SystemTime) -> String {
-    let headings = ["ID", "CLIENT", "STATE", "WAITS FOR", "STUCK", "AGE", "DUE", "ATTEMPTS", "LAST TROUBLE"];
+    let headings = [
+        "ID",
+        "CLIENT",
+        "ISSUER",
+        "CLIENT ID",
+        "STATE",
+        "WAITS FOR",
+        "STUCK",
+        "AGE",
+        "DUE",
+        "ATTEMPTS",
+        "KEY",
+        "LAST TROUBLE",
+    ];
     let mut rows = vec![headings.map(str::to_owned).to_vec()];
     rows.extend(page.sign_ins.iter().map(|sign_in| row(sign_in, now)));
     let table = match (page.sign_ins.is_empty(), &page.next) {
@@ -161,12 +190,15 @@ fn row(sign_in: &Overview, now: SystemTime) -> Vec<String> {
     vec![
         sign_in.id.to_string(),
         sign_in.client.0.to_string(),
+        name(sign_in.issuer.as_deref()),
+        name(sign_in.client_id.as_deref()),
         word(&sign_in.state),
         word(&sign_in.waits_for),
         sign_in.stuck.as_ref().map_or("-".to_owned(), word),
         rough(age),
         due(sign_in.due_at, now),
         sign_in.attempts.to_string(),
+        sign_in.key_id.clone(),
         trouble(sign_in),
     ]
 }
@@ -199,6 +231,14 @@ mod tests {
         assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
         for text in ["", "7", "d", "-1d", "1.5h", "9999999999999999999d", "1 d"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_identifier_of_a_key_has_eight_digits() {
+        assert_eq!(key_id("0123abCD").as_deref(), Ok("0123abCD"));
+        for text in ["", "0123abc", "0123abcg", "+123abcd", "0123abcde"] {
+            assert!(key_id(text).is_err(), "{text}");
         }
     }
 

@@ -11,14 +11,33 @@ use serde::Serialize;
 use super::list::{due, trouble};
 use crate::Health;
 use crate::failure::Failure;
+use crate::keys::OptionalKeys;
 use crate::location::Opened;
-use crate::output::{Output, rough, table, word};
+use crate::output::{Output, name, rough, table, word};
 
 #[derive(Args)]
 pub(crate) struct One {
     /// The identifier of the sign-in, as the logs (field `process`) and `list` show it.
     #[arg(allow_hyphen_values = true)]
     id: ProcessId,
+}
+
+#[derive(Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    one: One,
+    #[command(flatten)]
+    keys: OptionalKeys,
+}
+
+impl Show {
+    pub(crate) async fn run(self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
+        let (one, keyring) = (self.one, self.keys.keyring()?);
+        let overview = opened.operations_with(keyring.as_ref()).show(one.id).await;
+        let overview = overview.map_err(|error| one.failed("show", &error))?.ok_or_else(|| one.unknown())?;
+        output.print(&overview, || details(&overview, SystemClock.now()))?;
+        Ok(Health::Well)
+    }
 }
 
 /// What was done, with the sign-in beside it.
@@ -30,13 +49,6 @@ struct Answer<'a, T> {
 }
 
 impl One {
-    pub(crate) async fn show(self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
-        let overview = opened.operations().show(self.id).await.map_err(|error| self.failed("show", &error))?;
-        let overview = overview.ok_or_else(|| self.unknown())?;
-        output.print(&overview, || details(&overview, SystemClock.now()))?;
-        Ok(Health::Well)
-    }
-
     pub(crate) async fn poll_now(self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
         let answer = opened.operations().poll_now(self.id).await.map_err(|error| self.failed("poll", &error))?;
         let text = match answer {
@@ -112,6 +124,8 @@ fn details(sign_in: &Overview, now: SystemTime) -> String {
     let mut rows = vec![
         ("sign-in", sign_in.id.to_string()),
         ("client", sign_in.client.0.to_string()),
+        ("issuer", name(sign_in.issuer.as_deref())),
+        ("client identifier", name(sign_in.client_id.as_deref())),
         ("state", word(&sign_in.state)),
         ("waits for", word(&sign_in.waits_for)),
         ("stuck", sign_in.stuck.as_ref().map_or("no".to_owned(), word)),
@@ -121,6 +135,10 @@ fn details(sign_in: &Overview, now: SystemTime) -> String {
         ("claimed until", at(sign_in.leased_until)),
         ("decided", at(sign_in.decided_at)),
         ("attempts", sign_in.attempts.to_string()),
+        ("deliveries", sign_in.deliveries.to_string()),
+        ("poll interval", rough(sign_in.interval)),
+        ("planned wait", rough(sign_in.wait)),
+        ("Retry-After until", at(sign_in.retry_at)),
         ("last answer", at(sign_in.last_answer_at)),
         ("troubles in a row", sign_in.troubles.to_string()),
         ("last trouble", trouble(sign_in)),
