@@ -61,6 +61,7 @@ mod engine;
 mod event;
 mod events;
 pub(crate) mod handle;
+mod handling;
 mod holdings;
 mod in_flight;
 mod job;

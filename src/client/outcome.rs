@@ -42,6 +42,30 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The identity that the OP approved, unless the user has cancelled before: an approval that
+    /// [came after a cancellation](Authentication::is_after_cancellation) is left out, and so is every other outcome. Sign
+    /// this user in.
+    pub fn approved(&self) -> Option<&Authentication> {
+        match self {
+            Self::Approved(authentication) if !authentication.is_after_cancellation() => Some(authentication),
+            _ => None,
+        }
+    }
+
+    /// A stable name for tables, logs and metrics, such as `approved`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Approved(_) => "approved",
+            Self::Issued(_) => "issued",
+            Self::Denied(_) => "denied",
+            Self::Expired(_) => "expired",
+            Self::Failed(_) => "failed",
+            Self::Invalid(_) => "invalid",
+            Self::Unknown => "unknown",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Converts the outcome of a sign-in that the application had cancelled.
     pub(crate) fn after_cancellation(self) -> Self {
         match self {

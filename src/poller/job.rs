@@ -409,7 +409,7 @@ impl Job {
 
     fn decided_on(&self, outcome: Outcome, attached: Attached, rejected: Option<Secret>) -> Result<Settlement, Error> {
         self.tenant.measure.decided(&outcome);
-        tracing::Span::current().record("outcome", measure::outcome_name(&outcome));
+        tracing::Span::current().record("outcome", outcome.name());
         let provisional = matches!(outcome, Outcome::Unknown | Outcome::Failed(_));
         let body = self.seal(Record { rejected, ..Record::new(attached, Stage::Outcome(outcome.into())) })?;
         Ok(Settlement { body: Some(body), ..self.settlement(Next::Decided { provisional }, Duration::ZERO) })

@@ -115,7 +115,7 @@ impl Measure {
 
     pub(super) fn decided(&self, outcome: &Outcome) {
         #[cfg(feature = "metrics")]
-        self.count(OUTCOMES, "outcome", outcome_name(outcome));
+        self.count(OUTCOMES, "outcome", outcome.name());
     }
 
     pub(super) fn set_refused(&self, is_refused: bool) {
@@ -275,19 +275,5 @@ pub(super) fn answer_name(answer: &Answer) -> &'static str {
         Some(Verdict::GrantRefused) => "failed",
         Some(Verdict::ClientRefused | Verdict::ScopeRefused) => "refused",
         Some(Verdict::OtherwiseRefused | Verdict::NotProcessed | Verdict::MayBeLost) => "transient_error",
-    }
-}
-
-/// The name of an outcome in logs and metrics.
-pub(super) fn outcome_name(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Approved(_) => "approved",
-        Outcome::Issued(_) => "issued",
-        Outcome::Denied(_) => "denied",
-        Outcome::Expired(_) => "expired",
-        Outcome::Failed(_) => "failed",
-        Outcome::Invalid(_) => "invalid",
-        Outcome::Unknown => "unknown",
-        Outcome::Cancelled => "cancelled",
     }
 }

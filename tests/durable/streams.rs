@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt};
 use openid_deferred::poller::{Event, LimitedClient, Limits};
+use openid_deferred::store::Store as _;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
 use openid_deferred::{Client, Outcome};
 
@@ -94,6 +95,35 @@ async fn a_client_may_have_limits_of_its_own() {
         world.sleep(SECOND / 4).await;
     }
     assert_eq!(most, 3);
+}
+
+#[tokio::test]
+async fn outcomes_are_handled_until_the_application_has_stored_them_and_the_poller_stops() {
+    let world = world().await;
+    let ids = [world.waiting().await, world.waiting().await];
+    let mut seen = Vec::new();
+    let handling = world.poller.outcomes().handle_each(async |delivery| {
+        seen.push((delivery.id(), delivery.attempt()));
+        let user = delivery.outcome().approved().ok_or("not approved")?;
+        assert_eq!(user.claims().subject(), "user-1");
+        // The database of the application is unavailable once.
+        if seen.len() == 1 { Err("database".into()) } else { Ok(()) }
+    });
+    let stopping = async {
+        world.sleep(HOUR).await;
+        world.poller.shutdown(SECOND).await;
+    };
+    tokio::join!(handling, stopping);
+    // The first one failed and came again.
+    let [first, ..] = seen[..] else { panic!("nothing was delivered") };
+    let mut expected = ids.map(|id| (id, 1)).to_vec();
+    expected.push((first.0, 2));
+    seen.sort();
+    expected.sort();
+    assert_eq!(seen, expected);
+    for id in ids {
+        assert!(world.store.load(id).await.unwrap().unwrap().body.is_none(), "it is acknowledged");
+    }
 }
 
 #[tokio::test]
