@@ -85,7 +85,6 @@ mod watch_memory;
 
 pub use accept::{AcceptedSignIn, AcceptedTokenRequest};
 pub use builder::PollerBuilder;
-pub use cancel::CancellationStatus;
 pub use check::check;
 pub use event::{Event, ProgressText};
 pub use events::Events;
@@ -93,7 +92,7 @@ pub use handle::ClientStats;
 pub use limits::{LimitedClient, Limits};
 pub use outcomes::Outcomes;
 pub use rotate::{KeyUse, Rotation, RotationProgress, rotate};
-pub use status::Status;
+pub use status::{CancellationStatus, Status};
 
 pub(crate) use handle::Poller;
 

@@ -7,28 +7,13 @@ use super::handle::Poller;
 use super::job::Job;
 use super::record::{Record, Stage};
 use super::shared::Shared;
+use super::status::CancellationStatus;
 use super::tenant::Tenant;
 use crate::client;
 use crate::clock::Moment;
 use crate::error::{Error, Misuse};
 use crate::pending::{PendingAuthentication, Schedule};
-use crate::store::{Cancellation, ProcessId, State};
-
-/// The result of [`Poller::cancel`].
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CancellationStatus {
-    /// The OP accepted the cancellation request.
-    Accepted,
-    /// The cancellation is stored, but the request to the OP has not succeeded yet and is repeated.
-    Requested,
-    /// The sign-in already had its outcome, which is delivered unchanged.
-    TooLate,
-    /// The OP does not know of the cancellation: no cancellation endpoint is configured or, in the [IETF
-    /// dialect](crate::Dialect::Ietf), the OP's metadata does not say that a deferral code can be revoked.
-    /// [CIBA](crate::Dialect::Ciba) defines no cancellation.
-    LocallyOnly,
-}
+use crate::store::{Cancellation, Process, ProcessId, State};
 
 impl Poller {
     /// Tells the OP that the outcome of a sign-in is no longer wanted (DTR §Canceling an Ongoing Authentication
@@ -86,6 +71,26 @@ impl Poller {
                 shared.emit(Event::TransientError { id, error: Arc::new(error) });
                 Ok(CancellationStatus::Requested)
             }
+        }
+    }
+}
+
+impl Shared {
+    /// What the OP knows of the cancellation of a row, as long as it has not decided.
+    pub(super) fn cancellation_of(
+        &self,
+        row: &Process,
+        pending: Option<&PendingAuthentication>,
+    ) -> Option<CancellationStatus> {
+        let is_open = matches!(row.state, State::Exchanging | State::Waiting);
+        let cannot_tell = |tenant: Arc<Tenant>| !tenant.client.may_tell_of_cancellation(pending);
+        match row.cancellation {
+            Cancellation::None => None,
+            _ if !is_open => None,
+            // What cannot be told counts as told in the store.
+            _ if self.tenant(row.partition).is_some_and(cannot_tell) => Some(CancellationStatus::LocallyOnly),
+            Cancellation::Requested => Some(CancellationStatus::Requested),
+            Cancellation::Told => Some(CancellationStatus::Accepted),
         }
     }
 }

@@ -122,6 +122,7 @@ impl Poller {
         let shared = self.shared();
         let Some(row) = shared.store.load(id).await? else { return Ok(None) };
         let record = row.body.as_ref().map(|body| Record::open(&shared.keyring, id, body)).transpose()?;
+        let context = record.as_ref().map_or_else(Vec::new, |record| record.context.to_vec());
         let pending = record.and_then(|record| match record.stage {
             Stage::Process(pending) => Some(pending),
             Stage::Exchanging | Stage::Outcome(_) => None,
@@ -129,11 +130,13 @@ impl Poller {
         Ok(Some(Status {
             id,
             state: row.state,
+            context,
             progress: pending.as_ref().and_then(PendingAuthentication::progress).map(str::to_owned),
             interaction_uri: pending.as_ref().and_then(PendingAuthentication::interaction_uri).cloned(),
             due_in: (row.state == State::Waiting).then_some(row.due_in),
             interim: pending.as_ref().map_or(InterimState::Absent, |pending| pending.interim().clone()),
             is_cancelled: row.cancellation != Cancellation::None,
+            cancellation: shared.cancellation_of(&row, pending.as_ref()),
         }))
     }
 

@@ -12,16 +12,17 @@ use crate::store::{ProcessId, State};
 
 /// The status of a sign-in, from [`Poller::status`](super::Poller::status), for the user's status page.
 ///
-/// It serializes as an object with the members `id`, `state`, `progress`, `needs_interaction`, `due_in_seconds`,
-/// `interim` and `is_cancelled`. `needs_interaction` is whether there is an [`interaction_uri`](Self::interaction_uri),
-/// which is left out because it is a secret. `interim` names the state of the interim ID Token (`absent`, `verified`,
-/// `rejected` or `not_yet_verifiable`); its claims are left out, because the OP may not have verified them.
+/// It serializes as an object with the members `id`, `state`, `has_ended`, `progress`, `needs_interaction`,
+/// `due_in_seconds`, `interim`, `is_cancelled` and `cancellation`. `needs_interaction` is whether there is an
+/// [`interaction_uri`](Self::interaction_uri), which is left out because it is a secret. `interim` names the state of the
+/// interim ID Token (`absent`, `verified`, `rejected` or `not_yet_verifiable`); its claims are left out, because the OP may
+/// not have verified them.
 ///
 /// ```
 /// # async fn example(poller: openid_deferred::Poller, id: openid_deferred::store::ProcessId)
 /// # -> Result<(), Box<dyn std::error::Error>> {
 /// let body = serde_json::to_string(&poller.status(id).await?)?;
-/// // {"id":"AAECAwQFBgcICQoLDA0ODw","state":"waiting","progress":null,"needs_interaction":false,…}
+/// // {"id":"AAECAwQFBgcICQoLDA0ODw","state":"waiting","has_ended":false,"progress":null,…}
 /// # Ok(())
 /// # }
 /// ```
@@ -29,11 +30,32 @@ use crate::store::{ProcessId, State};
 pub struct Status {
     pub(super) id: ProcessId,
     pub(super) state: State,
+    pub(super) context: Vec<u8>,
     pub(super) progress: Option<String>,
     pub(super) interaction_uri: Option<Secret>,
     pub(super) due_in: Option<Duration>,
     pub(super) interim: InterimState,
     pub(super) is_cancelled: bool,
+    pub(super) cancellation: Option<CancellationStatus>,
+}
+
+/// What the OP knows of a cancellation, from [`Poller::cancel`](super::Poller::cancel) and [`Status::cancellation`]. It
+/// serializes as its name in snake case.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancellationStatus {
+    /// The OP was told. It accepted the cancellation request, or it has refused it for good, which
+    /// [`Event::TransientError`](super::Event::TransientError) reported.
+    Accepted,
+    /// The cancellation is stored, but the request to the OP has not succeeded yet and is repeated.
+    Requested,
+    /// The sign-in already had its outcome, which is delivered unchanged.
+    TooLate,
+    /// The OP does not know of the cancellation: no cancellation endpoint is configured or, in the [IETF
+    /// dialect](crate::Dialect::Ietf), the OP's metadata does not say that a deferral code can be revoked.
+    /// [CIBA](crate::Dialect::Ciba) defines no cancellation.
+    LocallyOnly,
 }
 
 impl Status {
@@ -45,6 +67,22 @@ impl Status {
     /// Its state.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Whether it has ended: the application has [acknowledged](crate::Delivery::acknowledge) its outcome, or none is
+    /// delivered. Then nothing more can come, and a page or a job can stop asking. While this is `false`, the outcome may
+    /// have arrived already; the application gets it from [`Poller::outcomes`](super::Poller::outcomes).
+    pub fn has_ended(&self) -> bool {
+        match self.state {
+            State::Exchanging | State::Waiting | State::Answered | State::Decided => false,
+            State::Acknowledged => true,
+        }
+    }
+
+    /// The value that the application passed to [`context`](crate::AuthorizationRequest::context): what the sign-in is for.
+    /// It is empty when the sign-in has ended. It is not serialized.
+    pub fn context(&self) -> &[u8] {
+        &self.context
     }
 
     /// The OP's latest progress text: untrusted, cleaned and truncated. Escape it before you show it.
@@ -74,6 +112,15 @@ impl Status {
     pub fn is_cancelled(&self) -> bool {
         self.is_cancelled
     }
+
+    /// What the OP knows of the cancellation, for the page of a user who has cancelled. `None` if nobody has cancelled, or
+    /// if the OP has decided: then the outcome counts.
+    ///
+    /// With [`CancellationStatus::LocallyOnly`] the OP cannot be told. It goes on, and its decision arrives as for any
+    /// other sign-in; an approval [comes after the cancellation](crate::Authentication::is_after_cancellation).
+    pub fn cancellation(&self) -> Option<CancellationStatus> {
+        self.cancellation
+    }
 }
 
 impl Serialize for Status {
@@ -84,14 +131,16 @@ impl Serialize for Status {
             InterimState::Rejected(_) => "rejected",
             InterimState::NotYetVerifiable => "not_yet_verifiable",
         };
-        let mut members = serializer.serialize_struct("Status", 7)?;
+        let mut members = serializer.serialize_struct("Status", 9)?;
         members.serialize_field("id", &self.id)?;
         members.serialize_field("state", &self.state)?;
+        members.serialize_field("has_ended", &self.has_ended())?;
         members.serialize_field("progress", &self.progress)?;
         members.serialize_field("needs_interaction", &self.interaction_uri.is_some())?;
         members.serialize_field("due_in_seconds", &self.due_in.map(|due_in| due_in.as_secs()))?;
         members.serialize_field("interim", interim)?;
         members.serialize_field("is_cancelled", &self.is_cancelled)?;
+        members.serialize_field("cancellation", &self.cancellation)?;
         members.end()
     }
 }
@@ -113,25 +162,40 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_status_is_serialized_without_claims_and_with_whole_seconds() {
-        let status = Status {
+    fn status(state: State) -> Status {
+        Status {
             id: ProcessId::from_bytes([0; 16]),
-            state: State::Waiting,
+            state,
+            context: b"order 4711".to_vec(),
             progress: Some("The documents are being checked".to_owned()),
             interaction_uri: Some(Secret::new("https://op.example/interact/secret")),
             due_in: Some(Duration::from_millis(1_500)),
             interim: InterimState::NotYetVerifiable,
-            is_cancelled: false,
-        };
+            is_cancelled: true,
+            cancellation: Some(CancellationStatus::LocallyOnly),
+        }
+    }
+
+    #[test]
+    fn a_sign_in_has_ended_when_its_outcome_was_acknowledged() {
+        let all = (0..).map_while(State::from_number);
+        let ended: Vec<_> = all.filter(|state| status(*state).has_ended()).collect();
+        assert_eq!(ended, [State::Acknowledged]);
+    }
+
+    #[test]
+    fn a_status_is_serialized_without_claims_and_with_whole_seconds() {
+        let status = status(State::Waiting);
         let expected = json!({
             "id": "AAAAAAAAAAAAAAAAAAAAAA",
             "state": "waiting",
+            "has_ended": false,
             "progress": "The documents are being checked",
             "needs_interaction": true,
             "due_in_seconds": 1,
             "interim": "not_yet_verifiable",
-            "is_cancelled": false,
+            "is_cancelled": true,
+            "cancellation": "locally_only",
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<ProcessId>(expected["id"].clone()).unwrap(), status.id());

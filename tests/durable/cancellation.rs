@@ -37,7 +37,9 @@ async fn a_cancelled_process_ends_as_cancelled_when_the_op_ends_it() {
     let id = world.waiting().await;
     assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);
     assert!(world.op.last_process().is_cancelled());
-    assert!(world.poller.status(id).await.unwrap().unwrap().is_cancelled());
+    let status = world.poller.status(id).await.unwrap().unwrap();
+    assert!(status.is_cancelled() && !status.has_ended());
+    assert_eq!(status.cancellation(), Some(CancellationStatus::Accepted));
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");
     world.op.assert_clean();
@@ -49,6 +51,7 @@ async fn a_failed_cancellation_is_repeated_with_the_polls() {
     let id = world.waiting().await;
     world.op.misbehave(Fault::status(Endpoint::Cancellation, 503).times(2));
     assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Requested);
+    assert_eq!(cancellation(&world, id).await, Some(CancellationStatus::Requested));
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");
     assert_eq!(world.op.requests_to(Endpoint::Cancellation).len(), 3);
@@ -121,9 +124,25 @@ async fn a_client_has_at_most_sixteen_cancellations_in_flight() {
 async fn a_cancellation_without_an_endpoint_is_local() {
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     let id = world.waiting().await;
+    assert_eq!(cancellation(&world, id).await, None);
     assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::LocallyOnly);
+    assert_eq!(cancellation(&world, id).await, Some(CancellationStatus::LocallyOnly));
+    // After the next poll there is nothing left to be told.
+    world.sleep(60 * SECOND).await;
+    assert_eq!(cancellation(&world, id).await, Some(CancellationStatus::LocallyOnly));
     world.op.last_process().deny();
-    assert!(matches!(world.outcome().await.outcome(), Outcome::Cancelled));
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Cancelled));
+    assert_eq!(cancellation(&world, id).await, None, "the outcome counts");
+    assert!(!world.poller.status(id).await.unwrap().unwrap().has_ended());
+    delivery.acknowledge().await.unwrap();
+    let status = world.poller.status(id).await.unwrap().unwrap();
+    assert!(status.has_ended() && status.is_cancelled() && status.cancellation().is_none());
+}
+
+/// What a page can say of the cancellation.
+async fn cancellation(world: &World, id: ProcessId) -> Option<CancellationStatus> {
+    world.poller.status(id).await.unwrap().unwrap().cancellation()
 }
 
 #[tokio::test]
@@ -134,7 +153,7 @@ async fn an_approval_after_a_cancellation_is_delivered_and_marked() {
     assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);
     let delivery = world.outcome().await;
     let Outcome::Approved(authentication) = delivery.outcome() else { panic!("{delivery:?}") };
-    assert!(authentication.is_after_cancellation());
+    assert!(authentication.is_after_cancellation() && delivery.outcome().approved().is_none());
     assert_eq!(world.poller.cancel(id).await.unwrap(), CancellationStatus::Accepted);
 }
 
