@@ -142,13 +142,12 @@ mod router;
 mod same_origin;
 mod sign_ins;
 mod status;
-mod used_tokens;
 mod visit;
 
 pub use changes::Changes;
 pub use cookies::SignInCookies;
 pub use hooks::SignInHooks;
-pub use logout_hooks::{LogoutHooks, SessionsEnded};
+pub use logout_hooks::LogoutHooks;
 pub use return_path::checked_return_path;
 pub use router::SignInRouter;
 pub use same_origin::check_same_origin;

@@ -203,6 +203,7 @@ pub mod poller;
 mod provider;
 mod random;
 pub mod registration;
+mod request_body;
 mod sealed;
 mod secret;
 pub mod store;

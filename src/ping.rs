@@ -24,12 +24,8 @@ use crate::error::{ConfigurationProblem, Error};
 use crate::json::Object;
 use crate::keyring::NotificationToken;
 use crate::poller::Poller;
+use crate::request_body;
 use crate::secret::{Secret, constant_time_eq};
-
-mod body;
-
-#[cfg(feature = "axum")]
-pub(crate) use body::read as read_body;
 
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
@@ -239,12 +235,8 @@ impl AuthenticatedPing {
 
     /// Reads the body within its bounds, and processes it.
     async fn read<B: Body>(self, body: B) -> Response<()> {
-        let read = tokio::select! {
-            biased;
-            read = body::read(body, BODY_LIMIT) => read,
-            () = self.poller.clock().sleep(BODY_TIMEOUT) => Err(StatusCode::REQUEST_TIMEOUT),
-        };
-        match read {
+        let timeout = self.poller.clock().sleep(BODY_TIMEOUT);
+        match request_body::read(body, BODY_LIMIT, timeout).await {
             Ok(body) => self.receive(&body).await,
             Err(status) => self.refused(status),
         }

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use super::hooks::SignInHooks;
 use super::visit::{Visit, redirect};
 use crate::client::{EndSessionRequest, LogoutToken};
+use crate::logout::SessionsEnded;
 
 /// What the application does in the routes that [`SignInRouter::logout`](super::SignInRouter::logout) adds.
 pub trait LogoutHooks: SignInHooks {
@@ -38,23 +39,9 @@ pub trait LogoutHooks: SignInHooks {
     /// The OP has ended sessions. End those of the application that the [token](LogoutToken) names.
     ///
     /// The router remembers used tokens, but in memory: it forgets them when the program ends, and other replicas do
-    /// not know them. With several replicas, insert [`LogoutToken::jti`] into a table with a unique index in the
-    /// transaction that ends the sessions, and return [`SessionsEnded::Already`] if it is there. Delete it after
-    /// [`LogoutToken::usable_until`].
+    /// not know them. With several replicas, return [`SessionsEnded::Already`] for a token that was used in another one.
     ///
-    /// If the OP disconnects, the future may be dropped. The token is then not used up.
+    /// The future is dropped if the OP disconnects, and if it does not end in
+    /// [time](super::SignInRouter::end_sessions_within). The token is then not used up.
     fn end_sessions(&self, token: &LogoutToken) -> impl Future<Output = SessionsEnded> + Send;
-}
-
-/// What [`LogoutHooks::end_sessions`] did, and so the answer to the OP (OpenID Connect Back-Channel Logout 1.0 §2.8).
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionsEnded {
-    /// The sessions are ended, or there were none: 200.
-    Done,
-    /// The token was used before, perhaps in another replica: 400 (§2.6, 8).
-    Already,
-    /// The sessions could not be ended, because a store is unavailable: 503, so that the OP may try again with the same
-    /// token (§2.5). The specification has 400 here too, with which no OP could tell the two apart.
-    Failed,
 }

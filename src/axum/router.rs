@@ -21,11 +21,11 @@ use super::problem::accepts_html;
 use super::return_path::checked_return_path;
 use super::same_origin::check_same_origin;
 use super::status;
-use super::used_tokens::UsedTokens;
 use super::visit::{Visit, redirect};
 use crate::client::Client;
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse, ProblemDetails, ProblemType, SessionProblem};
-use crate::ping::{self, Receiver};
+use crate::logout::Receiver as LogoutReceiver;
+use crate::ping;
 use crate::poller::{AcceptedSignIn, Poller};
 use crate::store::ProcessId;
 
@@ -50,14 +50,16 @@ pub struct SignInRouter<H> {
     cookies: SignInCookies,
     hooks: H,
     prefix: String,
-    pings: Option<(String, Receiver)>,
+    pings: Option<(String, ping::Receiver)>,
     logout: Option<AddRoutes<H>>,
+    logout_receiver: LogoutReceiver,
 }
 
 impl<H: SignInHooks> SignInRouter<H> {
     /// Routes for users who sign in with `client`, which the `poller` must have too.
     pub fn new(client: Client, poller: Poller, cookies: SignInCookies, hooks: H) -> Self {
-        Self { client, poller, cookies, hooks, prefix: PREFIX.to_owned(), pings: None, logout: None }
+        let (prefix, logout_receiver) = (PREFIX.to_owned(), LogoutReceiver::new(client.clone()));
+        Self { client, poller, cookies, hooks, prefix, pings: None, logout: None, logout_receiver }
     }
 
     /// Sets where the routes begin. The default is `/sign-in`. The callback is always at the path of the client's
@@ -67,9 +69,10 @@ impl<H: SignInHooks> SignInRouter<H> {
         self
     }
 
-    /// Adds the route for pings of the OP at `path`, which takes a [`Poller`] or another [`Receiver`]. It is
+    /// Adds the route for pings of the OP at `path`, which takes a [`Poller`] or another
+    /// [`Receiver`](ping::Receiver). It is
     /// [`ping::axum::route`](crate::ping::axum::route).
-    pub fn receives_pings_at(mut self, path: impl Into<String>, receiver: impl Into<Receiver>) -> Self {
+    pub fn receives_pings_at(mut self, path: impl Into<String>, receiver: impl Into<ping::Receiver>) -> Self {
         self.pings = Some((path.into(), receiver.into()));
         self
     }
@@ -97,7 +100,7 @@ impl<H: SignInHooks> SignInRouter<H> {
                            absolute paths";
             return Err(setting("prefix", problem));
         }
-        let Self { client, poller, cookies, hooks, prefix, pings, logout } = self;
+        let Self { client, poller, cookies, hooks, prefix, pings, logout, logout_receiver } = self;
         let streams = Arc::new(Semaphore::new(MOST_STREAMS));
         let of = |path: &str| format!("{prefix}/{{id}}{path}");
         let mut router = Router::new()
@@ -113,8 +116,8 @@ impl<H: SignInHooks> SignInRouter<H> {
         if let Some(add_routes) = logout {
             router = add_routes(router, &prefix, return_path.as_deref());
         }
-        let (hooks, used_tokens) = (Arc::new(hooks), UsedTokens::default());
-        Ok(router.with_state(Arc::new(App { client, poller, cookies, hooks, prefix, origin, streams, used_tokens })))
+        let hooks = Arc::new(hooks);
+        Ok(router.with_state(Arc::new(App { client, poller, cookies, hooks, prefix, origin, streams, logout_receiver })))
     }
 
     /// The path at which users come back from a logout at the OP, if there is one.
@@ -175,7 +178,7 @@ struct App<H> {
     /// That of the application.
     origin: String,
     streams: Arc<Semaphore>,
-    used_tokens: UsedTokens,
+    logout_receiver: LogoutReceiver,
 }
 
 type Shared<H> = State<Arc<App<H>>>;

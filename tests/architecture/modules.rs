@@ -6,11 +6,12 @@ use crate::resolve::absolute;
 use crate::source::{File, Finding, Import, Source};
 
 /// Modules that every other module may import.
-pub const BASE: [&str; 8] = ["error", "secret", "clock", "random", "task", "text", "trace_parent", "json"];
+pub const BASE: [&str; 9] =
+    ["error", "secret", "clock", "random", "task", "text", "trace_parent", "json", "request_body"];
 
 /// Modules without code of their own. Each gives the public types of one subject their path.
-pub const FRONT_PAGES: [&str; 8] =
-    ["ciba", "claims", "compatibility", "encryption", "identity_assurance", "logout", "registration", "tokens"];
+pub const FRONT_PAGES: [&str; 7] =
+    ["ciba", "claims", "compatibility", "encryption", "identity_assurance", "registration", "tokens"];
 
 /// The modules above the base, the lowest first, each with the modules that it may import besides the base.
 pub const MODULES: [(&str, &[&str]); 26] = [
@@ -32,7 +33,8 @@ pub const MODULES: [(&str, &[&str]); 26] = [
     ("operations", &["jose", "keyring", "client", "pending", "store"]),
     ("poller", &["client", "pending", "sealed", "keyring", "store", "operations"]),
     ("ping", &["client", "dialect", "keyring", "poller"]),
-    ("axum", &["client", "keyring", "sealed", "store", "poller", "ping"]),
+    ("logout", &["client"]),
+    ("axum", &["client", "keyring", "sealed", "store", "poller", "ping", "logout"]),
     ("testing", &["transport"]),
     ("measured", &["jose", "id_token", "dpop"]),
     ("ciba", &["client"]),
@@ -40,7 +42,6 @@ pub const MODULES: [(&str, &[&str]); 26] = [
     ("compatibility", &["client"]),
     ("encryption", &["jose", "id_token", "client"]),
     ("identity_assurance", &["id_token", "client"]),
-    ("logout", &["client"]),
     ("registration", &["client"]),
     ("tokens", &["client"]),
 ];

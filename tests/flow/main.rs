@@ -25,6 +25,7 @@ mod key_outages;
 mod key_rotation;
 mod key_sets;
 mod keys;
+mod logout_receiver;
 mod logout_tokens;
 mod lone_surrogates;
 mod lost_answers;

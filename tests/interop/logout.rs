@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use axum::response::Response;
 use http::HeaderMap;
-use openid_deferred::axum::{LogoutHooks, SessionsEnded, SignInCookies, SignInHooks, SignInRouter, Visit};
-use openid_deferred::logout::{EndSessionRequest, LogoutToken};
+use openid_deferred::axum::{LogoutHooks, SignInCookies, SignInHooks, SignInRouter, Visit};
+use openid_deferred::logout::{EndSessionRequest, LogoutToken, SessionsEnded};
 use openid_deferred::store::MemoryStore;
 use openid_deferred::{Authentication, Client, Keyring, Poller};
 use serde_json::json;

@@ -1,13 +1,15 @@
 //! Logout in this browser and at the OP, and sessions that the OP ends.
 
 use openid_deferred::ResponseType;
-use openid_deferred::axum::SessionsEnded;
+use openid_deferred::logout::SessionsEnded;
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, SentLogoutToken, TestProviderBuilder};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
 use crate::support::{Answer, Browser, LOGGED_OUT_URI, ORIGIN, World, world_with};
+
+const FORM: &[(&str, &str)] = &[("content-type", "application/x-www-form-urlencoded")];
 
 /// A world whose OP signs users in at once.
 async fn world() -> World {
@@ -237,6 +239,20 @@ async fn a_token_whose_sessions_could_not_be_ended_can_be_sent_again() {
 }
 
 #[tokio::test]
+async fn an_application_that_hangs_does_not_hold_the_request_of_the_op() {
+    let world = world().await;
+    let _user = signed_in(&world).await;
+    let process = world.op.last_process();
+    let token = process.logout_token();
+    world.shop.1.lock().unwrap().hangs = true;
+    let sent = process.send_logout_token(&token).await;
+    assert_eq!((sent.status, sent.cache_control.as_deref()), (Some(503), Some("no-store")), "{sent:?}");
+    world.shop.1.lock().unwrap().hangs = false;
+    assert_eq!(process.send_logout_token(&token).await.status, Some(200));
+    assert_eq!(world.sessions(), 0);
+}
+
+#[tokio::test]
 async fn while_keys_are_unavailable_the_op_may_try_again() {
     let world = world().await;
     let _user = signed_in(&world).await;
@@ -256,8 +272,9 @@ async fn requests_without_one_token_are_refused_and_bodies_are_bounded() {
     let token = world.op.last_process().logout_token();
     let mut op = world.browser();
     let path = "/sign-in/backchannel-logout";
-    for form in ["", "logout_token", "token=abc", &format!("logout_token={token}&logout_token={token}")] {
-        let answer = op.send(Method::POST, path, &[], form).await;
+    let form = format!("logout_token={token}");
+    for form in ["", "logout_token", "token=abc", &format!("{form}&{form}")] {
+        let answer = op.send(Method::POST, path, FORM, form).await;
         assert_eq!(
             (answer.status, &answer.json()["error"]),
             (StatusCode::BAD_REQUEST, &"invalid_request".into()),
@@ -265,11 +282,16 @@ async fn requests_without_one_token_are_refused_and_bodies_are_bounded() {
         );
         assert_eq!(answer.headers["cache-control"], "no-store");
     }
-    let large = format!("logout_token={token}&padding={}", "x".repeat(16 * 1024));
-    assert_eq!(op.send(Method::POST, path, &[], &large).await.status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(op.get(path).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    let large = format!("{form}&padding={}", "x".repeat(16 * 1024));
+    assert_eq!(op.send(Method::POST, path, FORM, &large).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(op.send(Method::POST, path, &[], &form).await.status, StatusCode::BAD_REQUEST, "it is no form");
+    let answer = op.get(path).await;
+    assert_eq!(
+        (answer.status, &answer.headers["cache-control"]),
+        (StatusCode::METHOD_NOT_ALLOWED, &"no-store".parse().unwrap())
+    );
     assert_eq!(world.sessions(), 1);
     // Unknown fields are ignored, and the request needs no origin.
-    let answer = op.send(Method::POST, path, &[], &format!("a=b&logout_token={token}")).await;
+    let answer = op.send(Method::POST, path, FORM, &format!("a=b&{form}")).await;
     assert_eq!((answer.status, world.sessions()), (StatusCode::OK, 0));
 }

@@ -7,10 +7,8 @@ use std::time::Duration;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use openid_deferred::axum::{
-    BrowserSignIns, LogoutHooks, SessionsEnded, SignInCookies, SignInHooks, SignInRouter, Visit,
-};
-use openid_deferred::logout::{EndSessionRequest, LogoutToken};
+use openid_deferred::axum::{BrowserSignIns, LogoutHooks, SignInCookies, SignInHooks, SignInRouter, Visit};
+use openid_deferred::logout::{EndSessionRequest, LogoutToken, SessionsEnded};
 use openid_deferred::store::{MemoryStore, ProcessId};
 use openid_deferred::testing::{DecisionPolicy, TestClient, TestProvider, TestProviderBuilder, TestUser};
 use openid_deferred::{
@@ -36,6 +34,8 @@ pub struct Sessions {
     pub open: Vec<Session>,
     /// What the store does when the OP ends sessions, instead of ending them.
     pub broken: Option<SessionsEnded>,
+    /// Whether the store does not answer.
+    pub hangs: bool,
 }
 
 /// A signed-in user.
@@ -110,6 +110,9 @@ impl LogoutHooks for Shop {
     }
 
     async fn end_sessions(&self, token: &LogoutToken) -> SessionsEnded {
+        if self.1.lock().expect("no test panics with it").hangs {
+            return std::future::pending().await;
+        }
         let mut sessions = self.1.lock().expect("no test panics with it");
         if let Some(broken) = sessions.broken {
             return broken;
@@ -171,6 +174,8 @@ pub async fn world_with(
     let routes = SignInRouter::new(client.clone(), poller.clone(), cookies.clone(), shop.clone())
         .receives_pings_at("/deferred/ping", poller.clone())
         .logout()
+        // Only an application that hangs takes any time.
+        .end_sessions_within(Duration::from_millis(100))
         .build()
         .expect("the paths differ");
     let home = async |sign_ins: BrowserSignIns| Json(sign_ins.ids().collect::<Vec<_>>());

@@ -1,32 +1,27 @@
 //! The routes of logouts (OpenID Connect RP-Initiated Logout 1.0; OpenID Connect Back-Channel Logout 1.0).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::axum::Router;
+use ::axum::body::Body;
 use ::axum::extract::{Request, State};
-use ::axum::response::{IntoResponse as _, Response};
-use ::axum::routing::{get, post};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
-use serde_json::json;
+use ::axum::response::Response;
+use ::axum::routing::{any, get, post};
+use http::HeaderMap;
 
 use super::{App, Shared, SignInRouter, with_cookies};
-use crate::axum::body::{fields, read_form};
 use crate::axum::hooks::SignInHooks;
-use crate::axum::logout_hooks::{LogoutHooks, SessionsEnded};
+use crate::axum::logout_hooks::LogoutHooks;
 use crate::axum::return_path::checked_return_path;
-use crate::axum::used_tokens::Arrived;
 use crate::axum::visit::{Visit, redirect};
-use crate::client::{EndSessionRequest, LogoutToken};
-use crate::error::{Document, Error, ErrorKind, ProblemType, Rule, Violation};
+use crate::client::EndSessionRequest;
+use crate::error::{Error, ProblemType};
 
 /// The end of the path at which users log out.
 pub(super) const LOGOUT: &str = "/logout";
 /// The end of the path at which the OP says that sessions have ended.
 pub(super) const BACKCHANNEL_LOGOUT: &str = "/backchannel-logout";
-
-/// When the OP may try again, in seconds.
-const RETRY_DELAY: u64 = 5;
 
 /// Adds the routes for a router with this prefix, and with this path for the return from the OP.
 pub(super) type AddRoutes<H> = fn(Router<Arc<App<H>>>, &str, Option<&str>) -> Router<Arc<App<H>>>;
@@ -40,11 +35,17 @@ impl<H: LogoutHooks> SignInRouter<H> {
     /// | `GET` of the client's [`post_logout_redirect_uri`](crate::ClientBuilder::post_logout_redirect_uri) | checks that this browser comes back from its logout; without that URI, users end on a page of the OP |
     /// | `POST /sign-in/backchannel-logout` | takes logout tokens; register its URL as [`backchannel_logout_uri`](crate::registration::RegistrationRequest::backchannel_logout_uri) |
     ///
-    /// Everybody can post to the last one, so limit the rate of requests to it. It answers 200 after the sessions have
-    /// ended, 400 with `error` and `error_description` as JSON for a token that is not valid or was used before, and 503
-    /// if the token cannot be verified yet or the application could not end the sessions. Bodies have at most 16 KiB.
+    /// The last one is a [`logout::Receiver`](crate::logout::Receiver), whose documentation lists the answers to the OP.
+    /// Everybody can post to it, so limit the rate of requests.
     pub fn logout(mut self) -> Self {
         self.logout = Some(add_routes::<H>);
+        self
+    }
+
+    /// Sets how long [`LogoutHooks::end_sessions`] may take, as
+    /// [`Receiver::end_sessions_within`](crate::logout::Receiver::end_sessions_within). The default is 10 s.
+    pub fn end_sessions_within(mut self, limit: Duration) -> Self {
+        self.logout_receiver = self.logout_receiver.end_sessions_within(limit);
         self
     }
 }
@@ -56,7 +57,7 @@ fn add_routes<H: LogoutHooks>(
 ) -> Router<Arc<App<H>>> {
     let router = router
         .route(&format!("{prefix}{LOGOUT}"), post(log_out::<H>))
-        .route(&format!("{prefix}{BACKCHANNEL_LOGOUT}"), post(end_sessions::<H>));
+        .route(&format!("{prefix}{BACKCHANNEL_LOGOUT}"), any(end_sessions::<H>));
     match return_path {
         Some(path) => router.route(path, get(logged_out::<H>)),
         None => router,
@@ -119,82 +120,7 @@ async fn logged_out<H: LogoutHooks>(State(app): Shared<H>, request: Request) -> 
 
 /// The OP has ended sessions (OpenID Connect Back-Channel Logout 1.0 §2.5 to §2.8).
 async fn end_sessions<H: LogoutHooks>(State(app): Shared<H>, request: Request) -> Response {
-    let form = match read_form(request.into_body(), app.poller.clock()).await {
-        Ok(form) => form,
-        Err(status) => return uncached(status.into_response()),
-    };
-    // "The POST body MAY contain other values in addition to logout_token. Values that are not understood by the
-    // implementation MUST be ignored."
-    let mut tokens = fields(&form, "logout_token");
-    let token = match (tokens.next(), tokens.next()) {
-        (Some(token), None) => token,
-        (None, _) => return refused("the request has no `logout_token`"),
-        (Some(_), Some(_)) => return refused("the request has more than one `logout_token`"),
-    };
-    match app.client.logout_token(&token).await {
-        Ok(token) => app.ended(&token).await,
-        Err(error) => {
-            tracing::warn!(%error, advice = error.advice(), "a logout token was not accepted");
-            answer_to(&error)
-        }
-    }
-}
-
-impl<H: LogoutHooks> App<H> {
-    /// Lets the application end the sessions that a token names, if it was not used before.
-    async fn ended(&self, token: &LogoutToken) -> Response {
-        let replayed =
-            || answer_to(&Violation::new(Rule::LogoutTokenReplayed).in_document(Document::LogoutToken).into());
-        let use_of_it = match self.used_tokens.begin(token, self.poller.clock().now()) {
-            Arrived::New(use_of_it) => use_of_it,
-            Arrived::InUse => return failed(),
-            Arrived::Used => return replayed(),
-        };
-        match self.hooks.end_sessions(token).await {
-            SessionsEnded::Done => {
-                use_of_it.done();
-                uncached(StatusCode::OK.into_response())
-            }
-            SessionsEnded::Already => {
-                use_of_it.done();
-                replayed()
-            }
-            SessionsEnded::Failed => {
-                tracing::error!("the sessions of a logout token could not be ended; the OP got 503");
-                failed()
-            }
-        }
-    }
-}
-
-/// The answer to a token that was not accepted.
-fn answer_to(error: &Error) -> Response {
-    match error.kind() {
-        ErrorKind::Protocol(violation) if !error.is_transient() => refused(&violation.to_string()),
-        _ => failed(),
-    }
-}
-
-/// §2.8: "a JSON object with error and error_description parameters". The description must not have quotation marks (RFC
-/// 6749 §5.2), and ours have none.
-fn refused(description: &str) -> Response {
-    let body = json!({ "error": "invalid_request", "error_description": description }).to_string();
-    let mut response = (StatusCode::BAD_REQUEST, body).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    uncached(response)
-}
-
-/// The OP may try again.
-fn failed() -> Response {
-    let mut response = StatusCode::SERVICE_UNAVAILABLE.into_response();
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_DELAY));
-    uncached(response)
-}
-
-/// §2.8: the response "SHOULD include the Cache-Control HTTP response header field with a no-store value".
-fn uncached(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    app.logout_receiver.receive(request, async |token| app.hooks.end_sessions(&token).await).await.map(Body::from)
 }
 
 /// Adds the headers of the application.

@@ -1,4 +1,4 @@
-//! Reads the body of a request within bounds.
+//! Reads the bodies of requests within bounds.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -7,9 +7,21 @@ use bytes::BufMut as _;
 use http::StatusCode;
 use http_body::Body;
 
-/// Returns the whole body, or the status of the error: 413 if it is longer than `limit` or announces that, 400 if it is
-/// incomplete. The caller applies the timeout.
-pub(crate) async fn read<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, StatusCode> {
+/// Returns the whole body, or the status of the error: 413 if it is longer than `limit` bytes or announces that, 400 if it
+/// is incomplete, 408 if it has not arrived when `timeout` ends.
+pub(crate) async fn read<B: Body>(
+    body: B,
+    limit: usize,
+    timeout: impl Future<Output = ()>,
+) -> Result<Vec<u8>, StatusCode> {
+    tokio::select! {
+        biased;
+        read = read_all(body, limit) => read,
+        () = timeout => Err(StatusCode::REQUEST_TIMEOUT),
+    }
+}
+
+async fn read_all<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, StatusCode> {
     let most = u64::try_from(limit).unwrap_or(u64::MAX);
     if body.size_hint().lower() > most {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);
@@ -64,9 +76,9 @@ mod tests {
     async fn a_body_is_joined_from_its_frames_up_to_the_limit() {
         let trailers = || Ok(Frame::trailers(http::HeaderMap::new()));
         let frames = || Frames(vec![trailers(), data("cde"), data(""), data("ab")]);
-        assert_eq!(read(frames(), 5).await.unwrap(), b"abcde");
-        assert_eq!(read(frames(), 4).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
-        assert_eq!(read(Frames(vec![Err("gone"), data("ab")]), 5).await, Err(StatusCode::BAD_REQUEST));
+        assert_eq!(read_all(frames(), 5).await.unwrap(), b"abcde");
+        assert_eq!(read_all(frames(), 4).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+        assert_eq!(read_all(Frames(vec![Err("gone"), data("ab")]), 5).await, Err(StatusCode::BAD_REQUEST));
     }
 
     /// A body that is always ready and never ends.
@@ -83,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_of_empty_frames_ends() {
-        assert_eq!(read(Endless, 100).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+        assert_eq!(read_all(Endless, 100).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
     }
 
     /// A body that announces its length.
@@ -104,6 +116,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_announced_as_too_large_is_not_read() {
-        assert_eq!(read(Announced(6), 5).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+        assert_eq!(read_all(Announced(6), 5).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
     }
 }
