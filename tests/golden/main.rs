@@ -4,6 +4,7 @@
 //! `GOLDEN_WRITE=1 cargo test --all-features --test golden` writes the file of the present release again. After a
 //! release, its file must not change.
 
+mod browser;
 mod ciba;
 mod ietf;
 mod release;

@@ -9,7 +9,7 @@ use openid_deferred::testing::{
     TestProviderBuilder, TestUser,
 };
 use openid_deferred::{
-    Authentication, AuthorizationSession, Cancelled, Client, ClientAuthentication, Clock, Outcome,
+    Authentication, AuthorizationSession, Cancelled, Client, ClientAuthentication, ClientBuilder, Clock, Outcome,
     PendingAuthentication, Poll, Poller, SignIn, poller,
 };
 
@@ -33,13 +33,15 @@ pub fn provider(clock: &TestClock) -> TestProviderBuilder {
 }
 
 pub fn client(op: &TestProvider, clock: &TestClock) -> Client {
+    client_builder(op, clock).build().unwrap()
+}
+
+pub fn client_builder(op: &TestProvider, clock: &TestClock) -> ClientBuilder {
     Client::builder(op.issuer(), CLIENT_ID)
         .authentication(ClientAuthentication::client_secret_basic(SECRET))
         .redirect_uri(REDIRECT_URI)
         .http_client(op.http_client())
         .clock(Arc::new(clock.clone()))
-        .build()
-        .unwrap()
 }
 
 struct Writer {
