@@ -92,7 +92,8 @@
 //! The JSON has the members of [`Status`](crate::poller::Status) and three more: `interaction_uri`, the link for the user
 //! if the OP needs something from them, `has_ended`, and `ending`, which [`SignInHooks::ending`] returns. Every event of
 //! the stream is a `status` with the same JSON, without `due_in_seconds`. The last one has `has_ended`. A stream lasts ten
-//! minutes at most; `EventSource` connects again by itself.
+//! minutes at most; `EventSource` connects again by itself. A sign-in has ten streams at the same time at most, and a
+//! router 1,000. Another one is answered with 503.
 //!
 //! # From the outcome to a signed-in user
 //!
@@ -142,6 +143,7 @@ mod router;
 mod same_origin;
 mod sign_ins;
 mod status;
+mod streams;
 mod visit;
 
 pub use changes::Changes;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
+
 use crate::error::Error;
 use crate::poller::{Event, Events, Poller, Status};
 use crate::store::ProcessId;
@@ -40,9 +42,9 @@ impl Changes {
         Self { poller: poller.clone(), events: poller.events(), id }
     }
 
-    /// The time on the poller's monotonic clock.
-    pub(super) fn now(&self) -> Duration {
-        self.poller.clock().monotonic()
+    /// Completes after this time by the poller's clock.
+    pub(super) fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.poller.clock().sleep(duration)
     }
 
     /// The present status, as [`Poller::status`] returns it.

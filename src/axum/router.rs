@@ -9,7 +9,6 @@ use ::axum::routing::{any, get, post};
 use http::header::SET_COOKIE;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
-use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use super::body::{field, read_form};
@@ -21,6 +20,7 @@ use super::problem::accepts_html;
 use super::return_path::checked_return_path;
 use super::same_origin::check_same_origin;
 use super::status;
+use super::streams::Streams;
 use super::visit::{Visit, redirect};
 use crate::client::Client;
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse, ProblemDetails, ProblemType, SessionProblem};
@@ -35,9 +35,6 @@ use logout::{AddRoutes, BACKCHANNEL_LOGOUT, LOGOUT};
 
 /// The prefix of the routes, unless the application sets another one.
 const PREFIX: &str = "/sign-in";
-
-/// The most event streams of one router at the same time.
-const MOST_STREAMS: usize = 1_000;
 
 /// The routes of sign-ins through one client. [`build`](Self::build) returns a [`Router`] to
 /// [merge](Router::merge) into that of the application. The [module](super) lists the routes and what they protect.
@@ -101,7 +98,6 @@ impl<H: SignInHooks> SignInRouter<H> {
             return Err(setting("prefix", problem));
         }
         let Self { client, poller, cookies, hooks, prefix, pings, logout, logout_receiver } = self;
-        let streams = Arc::new(Semaphore::new(MOST_STREAMS));
         let of = |path: &str| format!("{prefix}/{{id}}{path}");
         let mut router = Router::new()
             .route(&prefix, post(login::<H>))
@@ -116,7 +112,7 @@ impl<H: SignInHooks> SignInRouter<H> {
         if let Some(add_routes) = logout {
             router = add_routes(router, &prefix, return_path.as_deref());
         }
-        let hooks = Arc::new(hooks);
+        let (hooks, streams) = (Arc::new(hooks), Streams::default());
         Ok(router.with_state(Arc::new(App { client, poller, cookies, hooks, prefix, origin, streams, logout_receiver })))
     }
 
@@ -177,7 +173,7 @@ struct App<H> {
     prefix: String,
     /// That of the application.
     origin: String,
-    streams: Arc<Semaphore>,
+    streams: Streams,
     logout_receiver: LogoutReceiver,
 }
 
@@ -313,9 +309,9 @@ async fn events<H: SignInHooks>(State(app): Shared<H>, Path(id): Path<String>, r
     if visit.parts.headers.get("last-event-id").is_some_and(|last| last == status::LAST) {
         return status::nothing_more();
     }
-    match app.streams.clone().try_acquire_owned() {
-        Ok(permit) => status::events(app.hooks.clone(), Changes::of(&app.poller, id), id, permit),
-        Err(_) => app.refuse(ProblemType::Busy, &visit),
+    match app.streams.open(id) {
+        Some(open) => status::events(app.hooks.clone(), Changes::of(&app.poller, id), id, open),
+        None => app.refuse(ProblemType::Busy, &visit),
     }
 }
 

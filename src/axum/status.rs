@@ -7,14 +7,15 @@ use std::time::Duration;
 use ::axum::response::sse::Event;
 use ::axum::response::{IntoResponse, Response, Sse};
 use futures_core::Stream;
+use futures_core::future::BoxFuture;
 use futures_util::stream::unfold;
 use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::changes::Changes;
 use super::hooks::SignInHooks;
 use super::pages::{has_ended, protect};
+use super::streams::OpenStream;
 use crate::poller::Status;
 use crate::store::ProcessId;
 
@@ -29,27 +30,22 @@ pub(super) const LAST: &str = "ended";
 
 /// The status for the browser that started the sign-in, so the link for the user is part of it.
 pub(super) async fn json_of<H: SignInHooks>(hooks: &H, id: ProcessId, status: Option<&Status>) -> Value {
-    let mut body = status.map_or_else(|| json!({ "id": id, "state": null }), |status| json!(status));
+    let unknown = || json!({ "id": id, "state": null, "has_ended": true });
+    let mut body = status.map_or_else(unknown, |status| json!(status));
     if let Some(members) = body.as_object_mut() {
         let uri = status.and_then(Status::interaction_uri).map(|uri| uri.expose().to_owned());
         members.insert("interaction_uri".to_owned(), json!(uri));
-        let has_ended = has_ended(status);
-        let ending = if has_ended { hooks.ending(id).await } else { None };
+        let ending = if has_ended(status) { hooks.ending(id).await } else { None };
         members.insert("ending".to_owned(), json!(ending));
-        members.insert("has_ended".to_owned(), json!(has_ended));
     }
     body
 }
 
 /// One event for each different status, and a last one.
-pub(super) fn events<H: SignInHooks>(
-    hooks: Arc<H>,
-    changes: Changes,
-    id: ProcessId,
-    permit: OwnedSemaphorePermit,
-) -> Response {
-    let watch = Watch { hooks, id, shown: None, is_over: false, until: None, changes, _permit: permit };
-    let mut response = Sse::new(stream(watch)).into_response();
+pub(super) fn events<H: SignInHooks>(hooks: Arc<H>, changes: Changes, id: ProcessId, open: OpenStream) -> Response {
+    let end = changes.sleep(LONGEST_STREAM);
+    let watch = Watch { hooks, id, shown: None, is_new: true, is_over: false, changes, _open: open };
+    let mut response = Sse::new(stream(watch, end)).into_response();
     protect(&mut response);
     response
 }
@@ -65,18 +61,15 @@ struct Watch<H> {
     changes: Changes,
     id: ProcessId,
     shown: Option<String>,
+    is_new: bool,
     is_over: bool,
-    /// The end of the stream, on the monotonic clock.
-    until: Option<Duration>,
-    _permit: OwnedSemaphorePermit,
+    _open: OpenStream,
 }
 
 impl<H: SignInHooks> Watch<H> {
     async fn next(&mut self) -> Option<Event> {
-        let is_first = self.until.is_none();
-        let until = *self.until.get_or_insert(self.changes.now().saturating_add(LONGEST_STREAM));
-        let goes_on = is_first || (!self.is_over && self.changes.changed().await);
-        if !goes_on || self.changes.now() >= until {
+        let is_first = std::mem::take(&mut self.is_new);
+        if self.is_over || !(is_first || self.changes.changed().await) {
             return None;
         }
         // A comment keeps proxies from closing a quiet connection. The page stays as it is, also while the store is
@@ -102,6 +95,17 @@ impl<H: SignInHooks> Watch<H> {
     }
 }
 
-fn stream<H: SignInHooks>(watch: Watch<H>) -> impl Stream<Item = Result<Event, Infallible>> + Send {
-    unfold(watch, async |mut watch| Some((Ok(watch.next().await?), watch)))
+/// The events until the time is over, also while the application or the store does not answer.
+fn stream<H: SignInHooks>(
+    watch: Watch<H>,
+    end: BoxFuture<'static, ()>,
+) -> impl Stream<Item = Result<Event, Infallible>> + Send {
+    unfold((watch, end), async |(mut watch, mut end)| {
+        let event = tokio::select! {
+            biased;
+            () = &mut end => None,
+            event = watch.next() => event,
+        };
+        Some((Ok(event?), (watch, end)))
+    })
 }
