@@ -7,12 +7,10 @@
 //! ```no_run
 //! use std::{collections::HashMap, sync::Arc, sync::Mutex};
 //!
-//! use axum::http::StatusCode;
-//! use axum::response::{Html, IntoResponse, Response};
-//! use axum::{Router, routing::get};
-//! use openid_deferred::axum::{BrowserSignIns, SignInCookies, SignInHooks, SignInRouter, Visit};
+//! use axum::response::{IntoResponse, Response};
+//! use openid_deferred::axum::{SignInHooks, SignInRouter, Visit};
 //! use openid_deferred::store::{MemoryStore, ProcessId};
-//! use openid_deferred::{Authentication, Client, ClientAuthentication, Keyring, Outcome, Poller};
+//! use openid_deferred::{Authentication, Client, ClientAuthentication, Keyring, Poller};
 //!
 //! /// Who the OP has approved: in production, a table of the application.
 //! #[derive(Clone, Default)]
@@ -25,18 +23,10 @@
 //!     }
 //!
 //!     /// The user comes for the outcome. Start the session here too.
-//!     async fn finish(&self, id: ProcessId, _: &Visit) -> Response {
-//!         match self.0.lock().expect("no holder panics").remove(&id) {
-//!             Some(user) => format!("Welcome, {user}").into_response(),
-//!             // With a status of 400 or more, the browser keeps the sign-in.
-//!             None => (StatusCode::CONFLICT, "Your provider has not approved this sign-in.").into_response(),
-//!         }
+//!     async fn finish(&self, id: ProcessId, _: &Visit) -> Option<Response> {
+//!         let user = self.0.lock().expect("no holder panics").remove(&id)?;
+//!         Some(format!("Welcome, {user}").into_response())
 //!     }
-//! }
-//!
-//! async fn home(sign_ins: BrowserSignIns) -> Html<String> {
-//!     let waiting: String = sign_ins.ids().map(|id| format!("<li><a href='/sign-in/{id}'>Waiting</a>")).collect();
-//!     Html(format!("<form method=post action=/sign-in><button>Sign in</button></form><ul>{waiting}</ul>"))
 //! }
 //!
 //! #[tokio::main]
@@ -45,25 +35,16 @@
 //!         .authentication(ClientAuthentication::client_secret_basic("the secret that the OP gave you"))
 //!         .redirect_uri("https://rp.example/callback")
 //!         .build()?;
-//!     let keyring = Keyring::ephemeral()?; // for production: a keyring of your own, and a store in a database
-//!     let poller = Poller::builder(MemoryStore::new(), keyring.clone()).client(client.clone()).start().await?;
-//!     let cookies = SignInCookies::new(keyring);
+//!     // For production: a store in a database, and a keyring of your own.
+//!     let poller = Poller::builder(MemoryStore::new(), Keyring::ephemeral()?).client(client.clone()).start().await?;
 //!     let shop = Shop::default();
-//!     let sign_in = SignInRouter::new(client, poller.clone(), cookies.clone(), shop.clone()).build()?;
-//!     let app = Router::new().route("/", get(home)).with_state(cookies).merge(sign_in);
-//!     let mut outcomes = poller.outcomes();
-//!     tokio::spawn(async move {
-//!         while let Some(delivery) = outcomes.next().await {
-//!             // An approval may come after the user has cancelled.
-//!             if let Outcome::Approved(user) = delivery.outcome()
-//!                 && !user.is_after_cancellation()
-//!             {
-//!                 let subject = user.claims().subject().to_string();
-//!                 shop.0.lock().expect("no holder panics").insert(delivery.id(), subject);
-//!             }
-//!             let _ = delivery.acknowledge().await;
+//!     let app = SignInRouter::new(client, poller.clone(), shop.clone()).build()?;
+//!     tokio::spawn(poller.outcomes().handle_each(async move |delivery| {
+//!         if let Some(user) = delivery.outcome().approved() {
+//!             shop.0.lock().expect("no holder panics").insert(delivery.id(), user.claims().subject().to_owned());
 //!         }
-//!     });
+//!         Ok(())
+//!     }));
 //!     Ok(axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await?)
 //! }
 //! ```
@@ -79,21 +60,26 @@
 //!
 //! | route | what it does |
 //! |---|---|
+//! | `GET /sign-in` | the [page](SignInHooks::start_page) at which sign-ins start, with those of this browser |
 //! | `POST /sign-in` | starts a sign-in, and redirects to the OP; the form field `return_to` is a path of this application |
 //! | `GET` and `POST` of the redirect URI | takes the response of the OP, as a query or as `form_post` |
 //! | `GET /sign-in/{id}` | the status: as the [page](SignInHooks::page) if `Accept` names `text/html`, as a browser does, and otherwise as JSON |
 //! | `GET /sign-in/{id}/events` | the status after each change, as server-sent events |
 //! | `POST /sign-in/{id}/cancel` | asks the OP to cancel, if the client knows how: in the OpenID dialect by [`cancellation_endpoint`](crate::ClientBuilder::cancellation_endpoint), which no metadata has. Otherwise the sign-in waits for the OP's decision |
 //! | `POST /sign-in/{id}/finish` | lets the application sign the user in, after an outcome |
+//! | `POST /sign-in/{id}/dismiss` | lets this browser forget a sign-in that has ended, such as a refusal that the user has seen; then redirects to the form field `return_to`, or to `/`. A sign-in that has not ended stays |
 //! | the path of [`receives_pings_at`](SignInRouter::receives_pings_at) | takes pings of the OP |
 //!
 //! [`SignInRouter::logout`] adds the routes of logouts, for applications that implement [`LogoutHooks`] too.
 //!
-//! The JSON has the members of [`Status`](crate::poller::Status) and three more: `interaction_uri`, the link for the user
-//! if the OP needs something from them, `has_ended`, and `ending`, which [`SignInHooks::ending`] returns. Every event of
-//! the stream is a `status` with the same JSON, without `due_in_seconds`. The last one has `has_ended`. A stream lasts ten
-//! minutes at most; `EventSource` connects again by itself. A sign-in has ten streams at the same time at most, and a
-//! router 1,000. Another one is answered with 503.
+//! The JSON has the members of [`Status`](crate::poller::Status) and two more: `interaction_uri`, the link for the user if
+//! the OP needs something from them, and `ending`, which [`SignInHooks::ending`] returns. `has_ended` says whether anything
+//! more can come, and `cancellation` whether the OP knows that the user has cancelled: `accepted`, `requested`, or
+//! `locally_only` if it cannot be told.
+//!
+//! Every event of the stream is a `status` with the same JSON, without `due_in_seconds`. The last one has `has_ended`. A
+//! stream lasts ten minutes at most; `EventSource` connects again by itself. A sign-in has ten streams at the same time at
+//! most, and a router 1,000. Another one is answered with 503.
 //!
 //! # From the outcome to a signed-in user
 //!
@@ -101,13 +87,14 @@
 //! [`Poller::outcomes`](crate::Poller::outcomes) does not sign a user in. Store it under the identifier of its delivery,
 //! and then acknowledge it. When the user asks for it,
 //! in the browser that started the sign-in, `POST /sign-in/{id}/finish` calls [`SignInHooks::finish`], which looks the
-//! outcome up and starts a session.
+//! outcome up and starts a session. That also makes the browser forget the sign-in. After any other outcome, give the user
+//! a button that posts to `/sign-in/{id}/dismiss`; otherwise the browser shows the sign-in until its cookie expires.
 //!
 //! # What the routes protect
 //!
 //! - **The response of the OP** is taken only from the browser that started the sign-in, and once
 //!   ([`SignInCookies::start`]). Reloading the callback leads to the sign-in that it started.
-//! - **A sign-in** is shown, cancelled and finished only in the browser that started it ([`BrowserSignIns`]). To other
+//! - **A sign-in** is shown, cancelled, finished and dismissed only in the browser that started it ([`BrowserSignIns`]). To other
 //!   browsers it does not exist.
 //! - **Forms of other sites** are refused ([`check_same_origin`]).
 //! - **Logout tokens** of the OP are verified, and each is used once by one replica

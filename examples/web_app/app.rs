@@ -29,7 +29,8 @@ impl App {
     pub fn router(self, pings: bool) -> Result<Router, Error> {
         let poller = self.poller.clone();
         // `POST /book` starts a booking, and `/book/{id}` shows it.
-        let sign_in = SignInRouter::new(self.client.clone(), poller.clone(), self.cookies.clone(), self.clone());
+        let sign_in = SignInRouter::new(self.client.clone(), poller.clone(), self.clone());
+        let sign_in = sign_in.cookies(self.cookies.clone());
         let router = Router::new()
             .route("/", get(home))
             .route("/account", get(account))
@@ -87,11 +88,10 @@ impl SignInHooks for App {
     }
 
     /// Signs the user in, in the browser that made the booking and at the user's request.
-    async fn finish(&self, id: ProcessId, _: &Visit) -> Response {
+    async fn finish(&self, id: ProcessId, _: &Visit) -> Option<Response> {
         match self.ledger.enter(id).await {
-            Ok(Some(person)) => session::begin(&self.ledger, person).await.unwrap_or_else(ours),
-            Ok(None) => pages::problem(ProblemType::AlreadyUsed.into()).into_response(),
-            Err(error) => ours(error),
+            Ok(person) => Some(session::begin(&self.ledger, person?).await.unwrap_or_else(ours)),
+            Err(error) => Some(ours(error)),
         }
     }
 

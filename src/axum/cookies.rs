@@ -53,7 +53,7 @@ const TAG_LENGTH: usize = 16;
 /// | cookie | holds | from | to | attributes |
 /// |---|---|---|---|---|
 /// | `__Host-deferred-…` | the [`AuthorizationSession`] | the redirect to the OP | the callback | `Secure; HttpOnly; Path=/; SameSite=Lax` (`None` for `form_post`); `Max-Age` is the lifetime of a session |
-/// | `__Host-sign-in-…` | the [`ProcessId`] of a sign-in that waits | the callback | [`finish`](super::SignInHooks::finish) | `Secure; HttpOnly; Path=/; SameSite=Lax`; `Max-Age` is [`lifetime`](Self::lifetime) |
+/// | `__Host-sign-in-…` | the [`ProcessId`] of a sign-in that waits | the callback | [`finish`](super::SignInHooks::finish), or `POST …/dismiss` | `Secure; HttpOnly; Path=/; SameSite=Lax`; `Max-Age` is [`lifetime`](Self::lifetime) |
 ///
 /// A third one, `__Host-logout`, holds the [`LogoutSession`] while the browser is at the OP for a logout. A later logout
 /// replaces it.

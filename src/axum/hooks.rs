@@ -4,11 +4,12 @@ use std::future::Future;
 
 use ::axum::response::Response;
 
-use super::pages::default_page;
+use super::pages;
 use super::problem::page;
+use super::sign_ins::BrowserSignIns;
 use super::visit::{Visit, redirect};
 use crate::client::{Authentication, AuthorizationRequest};
-use crate::error::{Error, ProblemDetails, ProblemType};
+use crate::error::{Error, ProblemDetails};
 use crate::poller::Status;
 use crate::store::ProcessId;
 
@@ -17,6 +18,14 @@ use crate::store::ProcessId;
 ///
 /// Methods that return a response may set cookies of the application in it. The routes add their own.
 pub trait SignInHooks: Send + Sync + 'static {
+    /// The page at which sign-ins start, with those that this browser has started before. The default is a plain page with
+    /// a button and a link for each of them. An application with pages of its own needs only a form that posts to the same
+    /// path, such as `<form method=post action=/sign-in>`, and the extractor [`BrowserSignIns`].
+    fn start_page(&self, sign_ins: BrowserSignIns, visit: &Visit) -> impl Future<Output = Response> + Send {
+        let page = pages::start(&sign_ins, visit);
+        async move { page }
+    }
+
     /// Completes the authorization request when a user starts a sign-in: scopes, claims, and the
     /// [`context`](AuthorizationRequest::context) that comes back with the outcome, such as the key of the account or the
     /// order that the sign-in is for. [`Visit::field`] reads the form. The default requests `profile` and `email`. Do not
@@ -45,10 +54,11 @@ pub trait SignInHooks: Send + Sync + 'static {
         async move { response }
     }
 
-    /// The page of a sign-in of this browser, with its status; `None` if the poller no longer has it. The default is a
-    /// plain page that reloads itself and shows no text of the OP.
+    /// The page of a sign-in of this browser, with its status; `None` if the poller no longer has it.
+    /// [`Status::cancellation`] says what to tell a user who has cancelled. The default is a plain page that reloads itself
+    /// and shows no text of the OP.
     fn page(&self, id: ProcessId, status: Option<Status>, visit: &Visit) -> impl Future<Output = Response> + Send {
-        let page = default_page(id, status.as_ref(), visit);
+        let page = pages::sign_in(id, status.as_ref(), visit);
         async move { page }
     }
 
@@ -61,13 +71,13 @@ pub trait SignInHooks: Send + Sync + 'static {
 
     /// The user asks to be signed in after an outcome, in the browser that started the sign-in. Look the outcome up in
     /// your own records by the identifier, which is that of its [`Delivery`](crate::Delivery::id). If it is an approval
-    /// that was not used before, start a session of the application with a new token. After a response with a status
-    /// below 400 the browser forgets the sign-in; so answer 409 while there is no outcome, and 200 when the user has seen
-    /// a refusal. The default knows no outcomes and answers 404.
-    fn finish(&self, id: ProcessId, visit: &Visit) -> impl Future<Output = Response> + Send {
-        let _ = id;
-        let response = page(ProblemType::NotFound.into(), &visit.parts.headers);
-        async move { response }
+    /// that was not used before, start a session of the application with a new token. `None` if there is no such approval:
+    /// the routes answer with the [problem](Self::problem) [`NotApproved`](crate::error::ProblemType::NotApproved).
+    ///
+    /// After a response with a status below 400 the browser forgets the sign-in. The default knows no outcomes.
+    fn finish(&self, id: ProcessId, visit: &Visit) -> impl Future<Output = Option<Response>> + Send {
+        let _ = (id, visit);
+        async { None }
     }
 
     /// Renders a problem. `error` is for the log; its texts are not for users. The default logs it as a warning through

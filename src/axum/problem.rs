@@ -5,10 +5,8 @@ use ::axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
+use super::pages::{POLICY, document};
 use crate::error::ProblemDetails;
-
-/// Nothing is loaded, and nothing runs.
-const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
 
 impl IntoResponse for ProblemDetails {
     fn into_response(self) -> Response {
@@ -31,10 +29,7 @@ pub(super) fn page(problem: ProblemDetails, headers: &HeaderMap) -> Response {
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
     // The texts are constants without markup.
     let (title, detail) = (problem.title(), problem.detail());
-    *response.body_mut() = Body::from(format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>{title}</title><h1>{title}</h1><p>{detail}</p><p><a \
-         href=\"/\">To the start page</a></p></html>\n"
-    ));
+    let body = format!("<p>{detail}</p><p><a href=\"/\">To the start page</a></p>");
+    *response.body_mut() = Body::from(document(title, "", &body));
     response
 }

@@ -53,10 +53,21 @@ pub struct SignInRouter<H> {
 }
 
 impl<H: SignInHooks> SignInRouter<H> {
-    /// Routes for users who sign in with `client`, which the `poller` must have too.
-    pub fn new(client: Client, poller: Poller, cookies: SignInCookies, hooks: H) -> Self {
-        let (prefix, logout_receiver) = (PREFIX.to_owned(), LogoutReceiver::new(client.clone()));
+    /// Routes for users who sign in with `client`, which the `poller` must have too. The poller's keyring seals the
+    /// cookies.
+    pub fn new(client: Client, poller: Poller, hooks: H) -> Self {
+        let cookies = SignInCookies::new(poller.keyring().clone());
+        let logout_receiver = LogoutReceiver::new(client.clone());
+        let prefix = PREFIX.to_owned();
         Self { client, poller, cookies, hooks, prefix, pings: None, logout: None, logout_receiver }
+    }
+
+    /// Sets other cookies: with another keyring, another [lifetime](SignInCookies::lifetime), or
+    /// [without HTTPS](SignInCookies::insecure_loopback) in development. The default is [`SignInCookies::new`] with the
+    /// poller's keyring.
+    pub fn cookies(mut self, cookies: SignInCookies) -> Self {
+        self.cookies = cookies;
+        self
     }
 
     /// Sets where the routes begin. The default is `/sign-in`. The callback is always at the path of the client's
@@ -100,11 +111,12 @@ impl<H: SignInHooks> SignInRouter<H> {
         let Self { client, poller, cookies, hooks, prefix, pings, logout, logout_receiver } = self;
         let of = |path: &str| format!("{prefix}/{{id}}{path}");
         let mut router = Router::new()
-            .route(&prefix, post(login::<H>))
+            .route(&prefix, get(start_page::<H>).post(login::<H>))
             .route(&of(""), get(show::<H>))
             .route(&of("/events"), get(events::<H>))
             .route(&of("/cancel"), post(cancel::<H>))
             .route(&of("/finish"), post(finish::<H>))
+            .route(&of("/dismiss"), post(dismiss::<H>))
             .route(&callback, any(take_response::<H>));
         if let Some((path, receiver)) = pings {
             router = router.route(&path, ping::axum::route(receiver));
@@ -113,7 +125,16 @@ impl<H: SignInHooks> SignInRouter<H> {
             router = add_routes(router, &prefix, return_path.as_deref());
         }
         let (hooks, streams) = (Arc::new(hooks), Streams::default());
-        Ok(router.with_state(Arc::new(App { client, poller, cookies, hooks, prefix, origin, streams, logout_receiver })))
+        Ok(router.with_state(Arc::new(App {
+            client,
+            poller,
+            cookies,
+            hooks,
+            prefix,
+            origin,
+            streams,
+            logout_receiver,
+        })))
     }
 
     /// The path at which users come back from a logout at the OP, if there is one.
@@ -268,6 +289,11 @@ impl<H: SignInHooks> App<H> {
     }
 }
 
+async fn start_page<H: SignInHooks>(State(app): Shared<H>, request: Request) -> Response {
+    let visit = app.visit(request.into_parts().0);
+    app.hooks.start_page(app.cookies.sign_ins(&visit.parts.headers), &visit).await
+}
+
 async fn login<H: SignInHooks>(State(app): Shared<H>, request: Request) -> Response {
     match app.form(request).await {
         Ok(visit) => app.start(&visit).await.unwrap_or_else(|answer| answer),
@@ -336,10 +362,30 @@ async fn finish<H: SignInHooks>(State(app): Shared<H>, Path(id): Path<String>, r
         Err(answer) => return answer,
     };
     let Some(id) = app.own(&id, &visit) else { return app.refuse(ProblemType::NotFound, &visit) };
-    let answer = app.hooks.finish(id, &visit).await;
+    let Some(answer) = app.hooks.finish(id, &visit).await else {
+        return app.refuse(ProblemType::NotApproved, &visit);
+    };
     let is_done = answer.status().as_u16() < 400;
     let forgotten = app.cookies.forget(&visit.parts.headers, id).ok().flatten();
     with_cookies(answer, forgotten.filter(|_| is_done))
+}
+
+/// The user has seen how a sign-in ended, and does not want to see it again.
+async fn dismiss<H: SignInHooks>(State(app): Shared<H>, Path(id): Path<String>, request: Request) -> Response {
+    let visit = match app.form(request).await {
+        Ok(visit) => visit,
+        Err(answer) => return answer,
+    };
+    let Some(id) = app.own(&id, &visit) else { return app.refuse(ProblemType::NotFound, &visit) };
+    match app.poller.status(id).await {
+        Ok(status) if pages::has_ended(status.as_ref()) => {
+            let forgotten = app.cookies.forget(&visit.parts.headers, id).ok().flatten();
+            with_cookies(redirect(visit.return_path()), forgotten)
+        }
+        // Without the cookie, nobody could come for the outcome.
+        Ok(_) => app.hooks.waiting(id, &visit).await,
+        Err(error) => app.fail(&error, &visit),
+    }
 }
 
 /// Adds cookies after those of the application.

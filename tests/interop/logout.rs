@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::response::Response;
 use http::HeaderMap;
-use openid_deferred::axum::{LogoutHooks, SignInCookies, SignInHooks, SignInRouter, Visit};
+use openid_deferred::axum::{LogoutHooks, SignInHooks, SignInRouter, Visit};
 use openid_deferred::logout::{EndSessionRequest, LogoutToken, SessionsEnded};
 use openid_deferred::store::MemoryStore;
 use openid_deferred::{Authentication, Client, Keyring, Poller};
@@ -61,10 +61,10 @@ impl Door {
     /// Serves the routes of a client until the test ends.
     async fn serve(self, client: &Client) -> Shop {
         let keyring = Keyring::ephemeral().expect("a key");
-        let poller = Poller::builder(MemoryStore::new(), keyring.clone()).client(client.clone());
+        let poller = Poller::builder(MemoryStore::new(), keyring).client(client.clone());
         let poller = poller.start().await.expect("the poller starts");
         let shop = Shop::default();
-        let routes = SignInRouter::new(client.clone(), poller, SignInCookies::new(keyring), shop.clone());
+        let routes = SignInRouter::new(client.clone(), poller, shop.clone());
         let app = routes.logout().build::<()>().expect("the settings work");
         tokio::spawn(async move { axum::serve(self.0, app).await });
         shop

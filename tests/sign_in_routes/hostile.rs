@@ -70,7 +70,7 @@ async fn sign_ins_of_other_browsers_do_not_exist() {
         let answer = other.get(&path).await;
         assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::NOT_FOUND, "not_found"), "{path}");
     }
-    for path in [format!("/sign-in/{id}/cancel"), format!("/sign-in/{id}/finish")] {
+    for path in ["cancel", "finish", "dismiss"].map(|action| format!("/sign-in/{id}/{action}")) {
         assert_eq!(other.post(&path, "").await.problem(), "not_found", "{path}");
     }
     assert!(world.op.processes().iter().all(|process| !process.is_cancelled()));
@@ -89,7 +89,8 @@ async fn forms_of_other_sites_do_nothing() {
     let mut user = world.browser();
     let id = user.waits("").await;
     let before = user.cookies.clone();
-    for path in ["/sign-in".to_owned(), format!("/sign-in/{id}/cancel"), format!("/sign-in/{id}/finish")] {
+    let actions = ["/cancel", "/finish", "/dismiss"].map(|action| format!("/sign-in/{id}{action}"));
+    for path in ["/sign-in".to_owned()].iter().chain(&actions) {
         for headers in [
             &[("sec-fetch-site", "cross-site")][..],
             &[("sec-fetch-site", "same-site")],
@@ -99,7 +100,7 @@ async fn forms_of_other_sites_do_nothing() {
             &[("sec-fetch-site", "cross-site"), ("origin", ORIGIN)],
             &[],
         ] {
-            let answer = user.send(Method::POST, &path, headers, "").await;
+            let answer = user.send(Method::POST, path, headers, "").await;
             assert_eq!(
                 (answer.status, answer.problem().as_str()),
                 (StatusCode::FORBIDDEN, "cross_site"),
@@ -107,8 +108,9 @@ async fn forms_of_other_sites_do_nothing() {
             );
             assert!(answer.cookies_set().is_empty());
         }
-        let answer = user.get(&path).await;
-        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+    }
+    for path in &actions {
+        assert_eq!(user.get(path).await.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
     }
     assert_eq!(user.cookies, before);
     assert!(!world.op.last_process().is_cancelled());

@@ -3,14 +3,17 @@
 mod hostile;
 mod logout;
 mod settings;
+mod streams;
 mod support;
+
+use std::time::Duration;
 
 use openid_deferred::ResponseMode;
 use openid_deferred::testing::Endpoint;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use support::{world, world_with};
+use support::{Setup, world, world_of, world_with};
 
 #[tokio::test]
 async fn a_user_waits_sees_the_outcome_and_is_signed_in_once() {
@@ -24,7 +27,7 @@ async fn a_user_waits_sees_the_outcome_and_is_signed_in_once() {
         (&json!("waiting"), &json!(false), &json!(null))
     );
     assert_eq!(user.known().await, [id]);
-    assert_eq!(user.post(&format!("/sign-in/{id}/finish"), "").await.status, StatusCode::CONFLICT, "not decided yet");
+    assert_eq!(user.post(&format!("/sign-in/{id}/finish"), "").await.problem(), "not_approved", "not decided yet");
 
     world.op.last_process().approve();
     let status = user.ended(id).await;
@@ -147,15 +150,34 @@ async fn a_user_cancels() {
 }
 
 #[tokio::test]
+async fn a_user_who_has_cancelled_sees_whether_the_op_knows_it() {
+    let cannot_tell = Setup { is_cancellable: false, ..Setup::default() };
+    for (setup, expected, shown) in [
+        (Setup::default(), "accepted", "Your provider knows"),
+        (cannot_tell, "locally_only", "Your provider cannot be told"),
+    ] {
+        // The next poll, which would end the sign-in, is far away.
+        let world = world_of(setup, |op| op.interval(Duration::from_secs(3_600)), |client| client).await;
+        let mut user = world.browser();
+        let id = user.waits("").await;
+        assert_eq!(user.status(id).await["cancellation"], json!(null));
+        user.post(&format!("/sign-in/{id}/cancel"), "").await;
+        let status = user.status(id).await;
+        assert_eq!((&status["is_cancelled"], &status["cancellation"]), (&json!(true), &json!(expected)));
+        let page = user.page(&format!("/sign-in/{id}")).await;
+        assert!(page.body.contains(shown), "{}", page.body);
+    }
+}
+
+#[tokio::test]
 async fn a_browser_gets_pages_and_a_script_gets_json() {
     let world = world().await;
     let mut user = world.browser();
     let id = user.waits("").await;
-    let html = &[("accept", "text/html,application/xhtml+xml")];
-    let page = user.send(Method::GET, &format!("/sign-in/{id}"), html, "").await;
+    let page = user.page(&format!("/sign-in/{id}")).await;
     assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
     assert!(page.body.contains("Your provider is checking") && page.body.contains(&format!("/sign-in/{id}/cancel")));
-    let missing = world.browser().send(Method::GET, &format!("/sign-in/{id}"), html, "").await;
+    let missing = world.browser().page(&format!("/sign-in/{id}")).await;
     assert_eq!(
         (missing.status, &missing.headers["content-type"]),
         (StatusCode::NOT_FOUND, &"text/html; charset=utf-8".parse().unwrap())
@@ -163,8 +185,51 @@ async fn a_browser_gets_pages_and_a_script_gets_json() {
     assert!(missing.headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
     world.op.last_process().approve();
     user.ended(id).await;
-    let page = user.send(Method::GET, &format!("/sign-in/{id}"), html, "").await;
-    assert!(page.body.contains(&format!("/sign-in/{id}/finish")), "{}", page.body);
+    let page = user.page(&format!("/sign-in/{id}")).await;
+    for action in ["finish", "dismiss"] {
+        assert!(page.body.contains(&format!("/sign-in/{id}/{action}")), "{}", page.body);
+    }
+}
+
+#[tokio::test]
+async fn the_start_page_has_a_button_and_the_sign_ins_of_this_browser() {
+    let world = world().await;
+    let (mut user, mut other) = (world.browser(), world.browser());
+    let id = user.waits("").await;
+    let page = user.page("/sign-in").await;
+    assert_eq!((page.status, &page.headers["cache-control"]), (StatusCode::OK, &"no-store".parse().unwrap()));
+    assert!(page.body.contains("<form method=\"post\" action=\"/sign-in\">"), "{}", page.body);
+    assert!(page.body.contains(&format!("href=\"/sign-in/{id}\"")), "{}", page.body);
+    assert!(!other.page("/sign-in").await.body.contains("href"));
+    // The form leads to the OP, and browsers apply `form-action` to redirects.
+    assert!(!page.headers["content-security-policy"].to_str().unwrap().contains("form-action"));
+}
+
+#[tokio::test]
+async fn a_refusal_that_the_user_has_seen_is_dismissed_and_a_sign_in_that_waits_is_not() {
+    let world = world().await;
+    let mut user = world.browser();
+    let (id, dismissed) = (user.waits("").await, "return_to=%2Fbye%3Fa%3Db");
+    let (path, waiting) = (format!("/sign-in/{id}/dismiss"), user.waits("").await);
+    let before = user.cookies.clone();
+    assert_eq!(user.post(&path, dismissed).await.location(), format!("/sign-in/{id}"));
+    assert_eq!(user.cookies, before);
+
+    world.op.processes()[0].deny();
+    assert_eq!(user.ended(id).await["ending"], "denied");
+    assert_eq!(user.post(&format!("/sign-in/{id}/finish"), "").await.problem(), "not_approved");
+    assert_eq!(user.known().await.len(), 2, "it is shown until it is dismissed");
+    assert_eq!(user.post(&path, dismissed).await.location(), "/bye?a=b");
+    assert_eq!(user.known().await, [waiting]);
+    assert_eq!(user.post(&path, dismissed).await.problem(), "not_found");
+
+    // Not even an erased sign-in stays, and no redirect leads to another site.
+    world.poller.forget(waiting).await.unwrap();
+    assert_eq!(user.status(waiting).await["has_ended"], true);
+    let answer = user.post(&format!("/sign-in/{waiting}/dismiss"), "return_to=%2F%2Fevil.example").await;
+    assert_eq!(answer.location(), "/");
+    assert!(user.cookies.is_empty());
+    world.op.assert_clean();
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ async fn refused(cookies: SignInCookies, redirect_uri: &str, prefix: &str, pings
     let world = world().await;
     let client = Client::builder(world.op.issuer(), "other").redirect_uri(redirect_uri);
     let client = client.http_client(world.op.http_client()).build().expect("the settings work");
-    let router = SignInRouter::new(client, world.poller.clone(), cookies, Shop::default());
+    let router = SignInRouter::new(client, world.poller.clone(), Shop::default()).cookies(cookies);
     let router = router.prefix(prefix).receives_pings_at(pings, world.poller.clone());
     match router.build::<()>().map(drop).map_err(|error| error.kind().clone()) {
         Ok(()) => None,
@@ -70,7 +70,7 @@ async fn logout_refused(prefix: &str, return_uri: &str) -> Option<&'static str> 
     let world = world().await;
     let client = Client::builder(world.op.issuer(), "other").redirect_uri("https://rp.test/cb");
     let client = client.post_logout_redirect_uri(return_uri).http_client(world.op.http_client()).build().unwrap();
-    let router = SignInRouter::new(client, world.poller.clone(), cookies(), Shop::default()).prefix(prefix);
+    let router = SignInRouter::new(client, world.poller.clone(), Shop::default()).prefix(prefix);
     match router.logout().build::<()>().map(drop).map_err(|error| error.kind().clone()) {
         Ok(()) => None,
         Err(ErrorKind::Configuration(ConfigurationProblem::Setting { setting, .. })) => Some(setting),

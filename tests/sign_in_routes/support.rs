@@ -12,8 +12,8 @@ use openid_deferred::logout::{EndSessionRequest, LogoutToken, SessionsEnded};
 use openid_deferred::store::{MemoryStore, ProcessId};
 use openid_deferred::testing::{DecisionPolicy, TestClient, TestProvider, TestProviderBuilder, TestUser};
 use openid_deferred::{
-    Authentication, AuthorizationRequest, Client, ClientAuthentication, ClientBuilder, Clock as _, Keyring, Outcome,
-    Poller, Secret, SystemClock,
+    Authentication, AuthorizationRequest, Client, ClientAuthentication, ClientBuilder, Clock, Keyring, Outcome, Poller,
+    Secret, SystemClock,
 };
 use reqwest::header::{HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use reqwest::{Method, StatusCode};
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 pub const REDIRECT_URI: &str = "https://rp.test/callback";
 pub const LOGGED_OUT_URI: &str = "https://rp.test/logged-out";
 pub const ORIGIN: &str = "https://rp.test";
-const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the application knows about outcomes.
 type Records = Arc<Mutex<BTreeMap<ProcessId, String>>>;
@@ -79,11 +79,10 @@ impl SignInHooks for Shop {
         self.0.lock().expect("no test panics with it").get(&id).map(|ending| Value::String(ending.clone()))
     }
 
-    async fn finish(&self, id: ProcessId, _: &Visit) -> Response {
-        match self.ending(id).await {
-            Some(Value::String(ending)) if ending.starts_with("approved") => Redirect::to("/account").into_response(),
-            _ => StatusCode::CONFLICT.into_response(),
-        }
+    async fn finish(&self, id: ProcessId, _: &Visit) -> Option<Response> {
+        let ending = self.ending(id).await?;
+        let is_approved = ending.as_str().is_some_and(|ending| ending.starts_with("approved"));
+        is_approved.then(|| Redirect::to("/account").into_response())
     }
 }
 
@@ -139,11 +138,32 @@ pub struct World {
     _tasks: JoinSet<()>,
 }
 
+/// What most tests leave as it is.
+pub struct Setup {
+    /// Whether the client knows the OP's cancellation endpoint.
+    pub is_cancellable: bool,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { is_cancellable: true, clock: Arc::new(SystemClock) }
+    }
+}
+
 pub async fn world() -> World {
     world_with(|op| op, |client| client).await
 }
 
 pub async fn world_with(
+    op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder,
+    client: impl FnOnce(ClientBuilder) -> ClientBuilder,
+) -> World {
+    world_of(Setup::default(), op, client).await
+}
+
+pub async fn world_of(
+    setup: Setup,
     op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder,
     client: impl FnOnce(ClientBuilder) -> ClientBuilder,
 ) -> World {
@@ -155,23 +175,28 @@ pub async fn world_with(
         .backchannel_logout_uri(&format!("{url}/sign-in/backchannel-logout"));
     let provider = TestProvider::builder()
         .in_process()
+        .clock(setup.clock.clone())
         .client(registered)
         .user(TestUser::new("jane").claim("name", "Jane Doe"))
         .interval(Duration::from_secs(1))
         .decisions(DecisionPolicy::scripted());
     let op = op(provider).start().expect("the OP starts");
-    let builder = Client::builder(op.issuer(), "shop")
+    let mut builder = Client::builder(op.issuer(), "shop")
         .authentication(ClientAuthentication::client_secret_basic("secret"))
         .redirect_uri(REDIRECT_URI)
         .post_logout_redirect_uri(LOGGED_OUT_URI)
-        .cancellation_endpoint(op.cancellation_endpoint())
+        .clock(setup.clock.clone())
         .http_client(op.http_client());
+    if setup.is_cancellable {
+        builder = builder.cancellation_endpoint(op.cancellation_endpoint());
+    }
     let client = client(builder).build().expect("the settings work");
     let keyring = Keyring::ephemeral().expect("a key");
-    let poller = Poller::builder(MemoryStore::new(), keyring.clone()).client(client.clone()).receives_pings();
+    let store = MemoryStore::with_clock(setup.clock.clone());
+    let poller = Poller::builder(store, keyring.clone()).clock(setup.clock).client(client.clone()).receives_pings();
     let poller = poller.start().await.expect("the poller starts");
     let (cookies, shop) = (SignInCookies::new(keyring), Shop::default());
-    let routes = SignInRouter::new(client.clone(), poller.clone(), cookies.clone(), shop.clone())
+    let routes = SignInRouter::new(client.clone(), poller.clone(), shop.clone())
         .receives_pings_at("/deferred/ping", poller.clone())
         .logout()
         // Only an application that hangs takes any time.
@@ -249,14 +274,25 @@ impl World {
 }
 
 impl Browser<'_> {
+    /// A request with the cookies of this browser.
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.world.http.request(method, format!("{}{path}", self.world.url));
+        if self.cookies.is_empty() {
+            return request;
+        }
+        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        request.header("cookie", cookies.join("; "))
+    }
+
+    /// Begins to read a page that need not end.
+    pub async fn open(&self, path: &str) -> reqwest::Response {
+        self.request(Method::GET, path).send().await.expect("there is an answer")
+    }
+
     pub async fn send(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let mut request = self.world.http.request(method, format!("{}{path}", self.world.url)).body(body.to_owned());
+        let mut request = self.request(method, path).body(body.to_owned());
         for (name, value) in headers {
             request = request.header(*name, *value);
-        }
-        if !self.cookies.is_empty() {
-            let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            request = request.header("cookie", cookies.join("; "));
         }
         let response = request.send().await.expect("there is an answer");
         let (status, headers) = (response.status(), response.headers().clone());
@@ -274,6 +310,11 @@ impl Browser<'_> {
 
     pub async fn get(&mut self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await
+    }
+
+    /// Loads a page.
+    pub async fn page(&mut self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[("accept", "text/html,application/xhtml+xml")], "").await
     }
 
     /// Sends a form of a page of the application.

@@ -92,21 +92,15 @@ impl From<&Outcome> for Ending {
 /// It does not sign users in, because an outcome identifies a person and not a browser. The browser that started the
 /// sign-in fetches the outcome in `web.rs`.
 pub async fn take(poller: Poller, tables: Tables) {
-    let mut outcomes = poller.outcomes();
-    while let Some(delivery) = outcomes.next().await {
-        // An outcome that is not acknowledged is delivered again, here or by another replica.
-        if let Err(error) = keep(&delivery, &tables).await {
-            tracing::error!(process = %delivery.id(), error = format!("{error:#}"), "an outcome could not be kept");
-        }
-    }
+    poller.outcomes().handle_each(async |delivery| Ok(keep(delivery, &tables).await?)).await;
 }
 
-/// First commits, then acknowledges. A crash between the two repeats the delivery, which then changes nothing.
+/// Commits. After that the outcome is acknowledged. A crash between the two repeats the delivery, here or in another
+/// replica, which then changes nothing.
 async fn keep(delivery: &Delivery, tables: &Tables) -> anyhow::Result<()> {
     let purpose = String::from_utf8_lossy(delivery.context());
     let ending = Ending::from(delivery.outcome());
     tables.keep_outcome(delivery.id(), &purpose, &ending).await?;
-    delivery.acknowledge().await?;
     tracing::info!(process = %delivery.id(), ending = ending.name(), "a sign-in has ended");
     Ok(())
 }

@@ -15,8 +15,8 @@ use axum::routing::{get, post};
 use maud::{DOCTYPE, Markup, html};
 use openid_deferred::axum::{BrowserSignIns, SignInCookies, SignInHooks, SignInRouter, Visit, check_same_origin};
 use openid_deferred::error::ProblemType;
-use openid_deferred::poller::Status;
-use openid_deferred::store::{ProcessId, State};
+use openid_deferred::poller::{CancellationStatus, Status};
+use openid_deferred::store::ProcessId;
 use openid_deferred::{Authentication, AuthorizationRequest, Client, Poller};
 use tokio::time::timeout;
 
@@ -61,7 +61,7 @@ pub fn router(settings: &Settings, client: Client, poller: Poller, tables: Table
     }
     let session = SessionCookie { is_insecure: settings.is_insecure() };
     let app = App { client: client.clone(), cookies: cookies.clone(), session, tables, origin: settings.origin() };
-    let mut sign_in = SignInRouter::new(client, poller.clone(), cookies, app.clone());
+    let mut sign_in = SignInRouter::new(client, poller.clone(), app.clone()).cookies(cookies);
     if settings.pings {
         sign_in = sign_in.receives_pings_at("/deferred/ping", poller);
     }
@@ -99,7 +99,7 @@ impl SignInHooks for App {
     /// The page of a sign-in, for the browser that started it.
     async fn page(&self, id: ProcessId, status: Option<Status>, visit: &Visit) -> Response {
         let path = visit.status_path(id);
-        let waits = status.filter(|status| status.state() != State::Acknowledged);
+        let waits = status.filter(|status| !status.has_ended());
         match (self.tables.ending(id).await, waits) {
             (Ok(Some(ending)), _) => ended(&path, &ending).into_response(),
             (Ok(None), Some(status)) => waiting(&path, &status).into_response(),
@@ -115,15 +115,13 @@ impl SignInHooks for App {
     }
 
     /// Signs the user in, in the browser that started the sign-in and at the user's request. Each approval does so once.
-    async fn finish(&self, id: ProcessId, visit: &Visit) -> Response {
+    async fn finish(&self, id: ProcessId, _: &Visit) -> Option<Response> {
         let finished = async {
             let token = Token::new()?;
-            anyhow::Ok(match self.tables.use_outcome(id, &token.hash()).await? {
-                true => (self.session.begin(token), Redirect::to("/")).into_response(),
-                false => self.problem(ProblemType::AlreadyUsed.into(), None, visit),
-            })
+            let is_approved = self.tables.use_outcome(id, &token.hash()).await?;
+            anyhow::Ok(is_approved.then(|| (self.session.begin(token), Redirect::to("/")).into_response()))
         };
-        finished.await.unwrap_or_else(ours)
+        finished.await.unwrap_or_else(|error| Some(ours(error)))
     }
 }
 
@@ -221,7 +219,10 @@ fn waiting(path: &str, status: &Status) -> Markup {
         p { "This can take minutes or days. You may close this page and come back with this browser." }
         @if let Some(progress) = status.progress() { p { "Your provider says: " (progress) } }
         @if status.is_cancelled() {
-            p { "The sign-in is being cancelled." }
+            p { "You have cancelled this sign-in." }
+            @if status.cancellation() == Some(CancellationStatus::LocallyOnly) {
+                p { "Your provider cannot be told, so it may still contact you." }
+            }
         } @else {
             form method="post" action={ (path) "/cancel" } { button { "Cancel" } }
         }
@@ -242,7 +243,7 @@ fn ended(path: &str, ending: &str) -> Markup {
         @if ending == "approved" {
             form method="post" action={ (path) "/finish" } { button { "Continue" } }
         } @else {
-            p { a href="/" { "Start again" } }
+            form method="post" action={ (path) "/dismiss" } { button { "Back to the start" } }
         }
     };
     page(title, false, body)

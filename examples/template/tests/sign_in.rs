@@ -70,7 +70,11 @@ async fn a_denial_signs_no_user_in_and_is_not_visible_to_another_browser() {
         assert_eq!(user.ending(&path).await, "denied");
         assert!(user.page(&path).await.contains("Your provider has refused"));
         assert_eq!(user.post(&format!("{path}/finish")).await.status(), StatusCode::CONFLICT);
-        assert!(user.page("/").await.contains("Sign in"));
+        assert!(user.page("/").await.contains(&path));
+        // The user has seen it.
+        assert_eq!(user.post(&format!("{path}/dismiss")).await.headers()[LOCATION], "/");
+        let home = user.page("/").await;
+        assert!(home.contains("Sign in") && !home.contains(&path));
         world.op.assert_clean();
         world.stop().await;
     }
