@@ -4,6 +4,7 @@
 //! `WEB_SCREENSHOTS=docs/images` they draw the pictures of the documentation again.
 
 mod browser;
+mod live_page;
 mod pictures;
 mod service;
 mod trouble;
