@@ -86,9 +86,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = listener.with_context(|| format!("cannot listen at {}", settings.listen))?;
     // The demonstration has no HTTPS. Omit `insecure_loopback` everywhere else.
     let cookies = SignInCookies::new(keyring).insecure_loopback();
-    let app = App { client, poller: poller.clone(), cookies, ledger: ledger.clone() };
+    let origin = format!("http://{}", settings.listen);
+    let app = App { client, poller: poller.clone(), cookies, ledger: ledger.clone(), origin: origin.clone() };
     let router = app.router(settings.pings)?;
-    eprintln!("The application {} is ready at http://{}", std::process::id(), settings.listen);
+    eprintln!("The application {} is ready at {origin}", std::process::id());
     let until_stopped = async {
         let served = tokio::select! {
             served = axum::serve(listener, router) => served.context("pages cannot be served"),
@@ -97,8 +98,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         poller.shutdown(GRACE).await;
         served
     };
-    tokio::try_join!(until_stopped, ending::take(&poller, &ledger))?;
-    Ok(())
+    tokio::join!(until_stopped, ending::take(&poller, &ledger)).0
 }
 
 /// A web application with users who wait for their OP, and an OP with a reviewer's page.

@@ -1,19 +1,18 @@
 //! The application: what it does in the routes of a sign-in, and its own pages.
 
 use axum::Router;
-use axum::extract::{FromRef, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::middleware::from_fn;
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use openid_deferred::axum::{BrowserSignIns, SignInCookies, SignInHooks, SignInRouter, Visit};
+use openid_deferred::axum::{BrowserSignIns, SignInCookies, SignInHooks, SignInRouter, Visit, check_same_origin};
 use openid_deferred::error::{ProblemDetails, ProblemType};
 use openid_deferred::poller::Status;
-use openid_deferred::store::{ProcessId, State as Progress};
-use openid_deferred::{Authentication, AuthorizationRequest, Client, Error, Poller, ping};
+use openid_deferred::store::ProcessId;
+use openid_deferred::{Authentication, AuthorizationRequest, Client, Error, Poller};
 
-use super::ending::Ending;
-use super::guard::guard;
+use super::guard::protect;
 use super::ledger::{Booking, Ledger};
 use super::{pages, session, shell};
 
@@ -23,36 +22,31 @@ pub struct App {
     pub poller: Poller,
     pub cookies: SignInCookies,
     pub ledger: Ledger,
+    pub origin: String,
 }
 
 impl App {
     pub fn router(self, pings: bool) -> Result<Router, Error> {
-        let poller = self.poller.clone();
         // `POST /book` starts a booking, and `/book/{id}` shows it.
-        let sign_in = SignInRouter::new(self.client.clone(), poller.clone(), self.clone());
-        let sign_in = sign_in.cookies(self.cookies.clone());
-        let router = Router::new()
+        let sign_in = SignInRouter::new(self.client.clone(), self.poller.clone(), self.clone());
+        let mut sign_in = sign_in.cookies(self.cookies.clone()).prefix("/book");
+        if pings {
+            sign_in = sign_in.receives_pings_at("/deferred/ping", self.poller.clone());
+        }
+        Ok(Router::new()
             .route("/", get(home))
             .route("/account", get(account))
             .route("/sign-out", post(sign_out))
             .fallback(async || pages::problem(ProblemType::NotFound.into()))
             .with_state(self)
-            .merge(sign_in.prefix("/book").build()?)
+            .merge(sign_in.build()?)
             .merge(shell::assets())
-            .layer(from_fn(guard));
-        // The OP with its pings is no browser, so the guard does not apply to them.
-        Ok(if pings { router.route("/deferred/ping", ping::axum::route(poller)) } else { router })
-    }
-}
-
-impl FromRef<App> for SignInCookies {
-    fn from_ref(app: &App) -> Self {
-        app.cookies.clone()
+            .layer(map_response(protect)))
     }
 }
 
 impl SignInHooks for App {
-    /// The outcome will name the boat.
+    /// The status and the outcome will name the boat.
     async fn request<'a>(
         &self,
         request: AuthorizationRequest<'a>,
@@ -67,22 +61,15 @@ impl SignInHooks for App {
         session::begin(&self.ledger, authentication.claims().into()).await.unwrap_or_else(ours)
     }
 
-    /// There is a context when the user comes back from the OP, and none after a reload.
-    async fn waiting(&self, id: ProcessId, visit: &Visit) -> Response {
-        let boat = String::from_utf8_lossy(visit.context()).into_owned();
-        match boat.is_empty() {
-            false => self.ledger.book(id, boat).await,
-            true => Ok(()),
-        }
-        .map_or_else(ours, |()| Redirect::to(&visit.status_path(id)).into_response())
+    async fn start_page(&self, _: BrowserSignIns, _: &Visit) -> Response {
+        Redirect::to("/").into_response()
     }
 
     async fn page(&self, id: ProcessId, status: Option<Status>, visit: &Visit) -> Response {
         let page = async {
             let person = session::person(&self.ledger, &visit.parts().headers).await?;
-            let booking = self.ledger.booking(id).await?;
-            let stage = Stage::of(&booking, status);
-            anyhow::Ok(pages::booking(person.as_ref(), &booking, &stage).into_response())
+            let booking = self.ledger.booking(id, status).await?;
+            anyhow::Ok(pages::booking(person.as_ref(), &booking).into_response())
         };
         page.await.unwrap_or_else(ours)
     }
@@ -104,41 +91,19 @@ impl SignInHooks for App {
     }
 }
 
-/// The state of a booking.
-pub enum Stage {
-    /// The OP has not decided yet.
-    Waiting(Status),
-    /// The OP has decided; its answer is being verified and stored.
-    Arriving,
-    Ended(Ending),
-}
-
-impl Stage {
-    /// Outcomes are stored before they are acknowledged. If an ended sign-in has none, this application was killed before
-    /// it stored that the sign-in had failed.
-    fn of(booking: &Booking, status: Option<Status>) -> Self {
-        match (&booking.ending, status) {
-            (Some(ending), _) => Self::Ended(ending.clone()),
-            (None, Some(status)) => match status.state() {
-                Progress::Exchanging | Progress::Waiting => Self::Waiting(status),
-                Progress::Acknowledged => Self::Ended(Ending::Failed),
-                _ => Self::Arriving,
-            },
-            (None, None) => Self::Ended(Ending::Failed),
-        }
-    }
-}
-
 /// An error of the application's own.
 fn ours(error: anyhow::Error) -> Response {
     eprintln!("error: {error:#}");
     pages::problem(ProblemType::Internal.into()).into_response()
 }
 
-async fn home(State(app): State<App>, headers: HeaderMap, sign_ins: BrowserSignIns) -> Response {
+async fn home(State(app): State<App>, headers: HeaderMap) -> Response {
     let page = async {
         let person = session::person(&app.ledger, &headers).await?;
-        let bookings = app.ledger.bookings(sign_ins.ids()).await?;
+        let mut bookings: Vec<Booking> = Vec::new();
+        for id in app.cookies.sign_ins(&headers).ids() {
+            bookings.push(app.ledger.booking(id, app.poller.status(id).await?).await?);
+        }
         // The form leads to the OP, so it cannot be sent while the OP's address is unknown.
         let op = app.client.provider_metadata().await.ok();
         let op = op.and_then(|metadata| Some(metadata.authorization_endpoint()?.origin().ascii_serialization()));
@@ -156,5 +121,8 @@ async fn account(State(app): State<App>, headers: HeaderMap) -> Response {
 }
 
 async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Response {
-    session::end(&app.ledger, &headers).await.unwrap_or_else(ours)
+    match check_same_origin(&headers, &app.origin) {
+        Ok(()) => session::end(&app.ledger, &headers).await.unwrap_or_else(ours),
+        Err(problem) => pages::problem(problem).into_response(),
+    }
 }

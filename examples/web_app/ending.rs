@@ -1,32 +1,23 @@
-//! How the application handles outcomes.
+//! What the application keeps of an outcome.
 
-use openid_deferred::{Claims, Delivery, Outcome, Poller};
+use openid_deferred::{Claims, Outcome, Poller};
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
 
 /// How a booking ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "ending", rename_all = "snake_case")]
-pub enum Ending {
-    /// The OP verified the user's identity.
-    Approved(Person),
-    /// The OP refused later.
-    Denied { reason: Option<String> },
-    /// The OP did not decide in time.
-    Expired,
-    /// The OP gave up. This says nothing about the user.
-    Failed,
-    /// The OP's answer is not valid.
-    Invalid,
-    /// The OP's answer was lost.
-    Unknown,
-    /// The user cancelled.
-    Cancelled,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ending {
+    /// The name of the outcome, such as `denied`.
+    pub name: String,
+    /// Whom the OP has verified, after an approval. An approval after the user has cancelled has nobody.
+    pub person: Option<Person>,
+    /// Why the OP refused.
+    pub reason: Option<String>,
 }
 
 /// A person whom the OP has verified. `issuer` and `subject` together identify them; everything else may change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Person {
     pub issuer: String,
     pub subject: String,
@@ -54,56 +45,29 @@ impl From<&Claims> for Person {
     }
 }
 
+/// Drops the tokens, because this application calls no API with them. Otherwise it would keep
+/// `authentication.seal(&keyring)`.
 impl From<&Outcome> for Ending {
     fn from(outcome: &Outcome) -> Self {
-        match outcome {
-            // The OP approved before it received the cancellation. The user's decision counts.
-            Outcome::Approved(authentication) if authentication.is_after_cancellation() => Self::Cancelled,
-            // Drops the tokens, because this application calls no API with them. Otherwise it would keep
-            // `authentication.seal(&keyring)`.
-            Outcome::Approved(authentication) => Self::Approved(authentication.claims().into()),
-            Outcome::Denied(denial) => Self::Denied { reason: denial.description().map(str::to_owned) },
-            Outcome::Expired(_) => Self::Expired,
-            Outcome::Failed(response) => {
-                eprintln!("the OP ended a sign-in: {response}");
-                Self::Failed
-            }
-            Outcome::Invalid(violation) => {
-                eprintln!("the OP's answer is not valid: {violation}");
-                Self::Invalid
-            }
-            Outcome::Cancelled => Self::Cancelled,
-            // The enum may grow. A new variant is not an approval.
-            _ => Self::Unknown,
-        }
+        let reason = match outcome {
+            Outcome::Denied(denial) => denial.description().map(str::to_owned),
+            _ => None,
+        };
+        let person = outcome.approved().map(|user| user.claims().into());
+        Self { name: outcome.name().to_owned(), person, reason }
     }
 }
 
-impl Ending {
-    /// Whether no other ending can follow. A late success of the OP may follow the other two.
-    pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Unknown | Self::Failed)
-    }
-}
-
-/// Receives outcomes while the poller runs, and stores them.
+/// Stores outcomes while the poller runs.
 ///
 /// It signs no user in: an outcome says who a person is, not which browser they use. The browser that made the booking
 /// may fetch it.
-pub async fn take(poller: &Poller, ledger: &Ledger) -> anyhow::Result<()> {
-    let mut outcomes = poller.outcomes();
-    while let Some(delivery) = outcomes.next().await {
-        // First store, then acknowledge. If either fails, the outcome is delivered again.
-        if let Err(error) = settle(&delivery, ledger).await {
-            eprintln!("an outcome could not be handled: {error:#}");
-        }
-    }
-    Ok(())
-}
-
-async fn settle(delivery: &Delivery, ledger: &Ledger) -> anyhow::Result<()> {
-    let boat = String::from_utf8_lossy(delivery.context()).into_owned();
-    ledger.end(delivery.id(), boat, delivery.outcome().into()).await?;
-    delivery.acknowledge().await?;
-    Ok(())
+pub async fn take(poller: &Poller, ledger: &Ledger) {
+    let outcomes = poller.outcomes();
+    outcomes
+        .handle_each(async |delivery| {
+            let boat = String::from_utf8_lossy(delivery.context()).into_owned();
+            Ok(ledger.end(delivery.id(), boat, &delivery.outcome().into()).await?)
+        })
+        .await;
 }

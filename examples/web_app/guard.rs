@@ -1,10 +1,8 @@
-//! The security headers of every answer, and the refusal of forged forms.
+//! The security headers of every answer.
 
-use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
 
 /// Permits only our own style sheet, script, pictures and event streams, and no framing. A page with a form whose
 /// answer leads to another origin extends the policy.
@@ -20,23 +18,11 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// Protects all pages. Machines, such as the OP with its pings, use other routes.
-pub async fn guard(request: Request, next: Next) -> Response {
-    if !request.method().is_safe() && !comes_from_our_pages(request.headers()) {
-        return (StatusCode::FORBIDDEN, "This form was not sent from a page of ours.\n").into_response();
-    }
-    let mut response = next.run(request).await;
+pub async fn protect(mut response: Response) -> Response {
     for (name, value) in HEADERS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
-}
-
-/// Protects against cross-site request forgery: browsers send the origin of a form in `Sec-Fetch-Site`, and a page
-/// cannot change it. `Origin` does not work here, because `no-referrer` makes browsers send `Origin: null` with forms.
-/// Browsers send `Sec-Fetch-Site` only to HTTPS and loopback addresses, and so do they with `Secure` cookies.
-fn comes_from_our_pages(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin")
 }
 
 /// The policy of a page with a form whose answer leads to another origin: browsers apply `form-action` to redirects as

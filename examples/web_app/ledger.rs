@@ -1,20 +1,22 @@
-//! The application's own data: bookings with their endings, and sessions. A real application would delete old ones.
+//! The application's own data: how bookings ended, and sessions. A real application would delete old ones.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
+use openid_deferred::poller::Status;
 use openid_deferred::store::ProcessId;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension as _, Params, Row};
+use serde::de::DeserializeOwned;
 
 use super::ending::{Ending, Person};
 
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS bookings (
+    CREATE TABLE IF NOT EXISTS endings (
         process TEXT PRIMARY KEY,    -- the poller's identifier of the sign-in
         boat TEXT NOT NULL,
-        ending TEXT,                 -- in JSON
-        is_final INTEGER NOT NULL DEFAULT 0,
+        ending TEXT NOT NULL,        -- in JSON
         is_used INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE TABLE IF NOT EXISTS sessions (
@@ -30,6 +32,9 @@ pub struct Ledger(Arc<Mutex<Connection>>);
 pub struct Booking {
     pub id: ProcessId,
     pub boat: String,
+    /// What the poller knows.
+    pub status: Option<Status>,
+    /// What this application has stored.
     pub ending: Option<Ending>,
 }
 
@@ -42,67 +47,56 @@ impl Ledger {
         Ok(Self(Arc::new(Mutex::new(connection))))
     }
 
-    /// Stores a booking. Its outcome may have arrived before.
-    pub async fn book(&self, id: ProcessId, boat: String) -> anyhow::Result<()> {
-        let insert = "INSERT INTO bookings (process, boat) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-        self.run(move |connection| connection.execute(insert, params![id.to_string(), boat])).await?;
-        Ok(())
+    /// Stores the ending of a booking. Outcomes are delivered at least once, so this may happen twice. The OP's late
+    /// approval may replace another ending.
+    pub async fn end(&self, id: ProcessId, boat: String, ending: &Ending) -> anyhow::Result<()> {
+        let upsert = "INSERT INTO endings (process, boat, ending) VALUES (?1, ?2, ?3)
+                      ON CONFLICT DO UPDATE SET ending = ?3 WHERE endings.ending ->> 'person' IS NULL";
+        self.change(upsert, (id.to_string(), boat, serde_json::to_string(ending)?)).await
     }
 
-    /// Stores the ending of a booking. Outcomes are delivered at least once, so this may happen twice. If the earlier
-    /// ending is `Unknown` or `Failed`, the OP's late success replaces it.
-    pub async fn end(&self, id: ProcessId, boat: String, ending: Ending) -> anyhow::Result<()> {
-        let upsert = "INSERT INTO bookings (process, boat, ending, is_final) VALUES (?1, ?2, ?3, ?4)
-                      ON CONFLICT DO UPDATE SET ending = ?3, is_final = ?4 WHERE is_final = 0";
-        let (json, is_final) = (serde_json::to_string(&ending)?, ending.is_final());
-        self.run(move |connection| connection.execute(upsert, params![id.to_string(), boat, json, is_final])).await?;
-        Ok(())
-    }
-
-    /// A booking. If this application was killed before it stored the boat, the outcome will name it.
-    pub async fn booking(&self, id: ProcessId) -> anyhow::Result<Booking> {
-        let query = "SELECT boat, ending FROM bookings WHERE process = ?1";
-        let booking = move |row: &Row<'_>| Ok(Booking { id, boat: row.get(0)?, ending: json(row, 1)? });
-        let found = self.run(move |connection| connection.query_row(query, [id.to_string()], booking).optional());
-        Ok(found.await?.unwrap_or_else(|| Booking { id, boat: "boat".to_owned(), ending: None }))
-    }
-
-    pub async fn bookings(&self, ids: impl Iterator<Item = ProcessId>) -> anyhow::Result<Vec<Booking>> {
-        let mut bookings = Vec::new();
-        for id in ids {
-            bookings.push(self.booking(id).await?);
-        }
-        Ok(bookings)
+    /// A booking with this status. Endings are stored before outcomes are acknowledged, so one that has ended has its
+    /// ending here.
+    pub async fn booking(&self, id: ProcessId, status: Option<Status>) -> anyhow::Result<Booking> {
+        let query = "SELECT ending, boat FROM endings WHERE process = ?1";
+        let found = self.find(query, [id.to_string()], |row| Ok((json(row)?, row.get(1)?))).await?;
+        let (ending, boat) = found.map_or((None, None), |(ending, boat)| (Some(ending), Some(boat)));
+        let named = status.as_ref().map(|status| String::from_utf8_lossy(status.context()).into_owned());
+        let boat = boat.or(named).unwrap_or_else(|| "boat".to_owned());
+        Ok(Booking { id, boat, status, ending })
     }
 
     /// The verified person of a booking, once.
     pub async fn enter(&self, id: ProcessId) -> anyhow::Result<Option<Person>> {
-        let update =
-            "UPDATE bookings SET is_used = 1 WHERE process = ?1 AND is_used = 0 AND is_final = 1 RETURNING ending";
-        let ending = |row: &Row<'_>| json::<Ending>(row, 0);
-        let ending = self.run(move |connection| connection.query_row(update, [id.to_string()], ending).optional());
-        Ok(match ending.await?.flatten() {
-            Some(Ending::Approved(person)) => Some(person),
-            _ => None,
-        })
+        let update = "UPDATE endings SET is_used = 1
+                      WHERE process = ?1 AND is_used = 0 AND ending ->> 'person' IS NOT NULL RETURNING ending";
+        Ok(self.find(update, [id.to_string()], json::<Ending>).await?.and_then(|ending| ending.person))
     }
 
     pub async fn sign_in(&self, token: [u8; 32], person: &Person) -> anyhow::Result<()> {
         let person = serde_json::to_string(person)?;
-        let insert = "INSERT INTO sessions (token, person) VALUES (?1, ?2)";
-        self.run(move |connection| connection.execute(insert, params![token, person])).await?;
-        Ok(())
+        self.change("INSERT INTO sessions (token, person) VALUES (?1, ?2)", (token, person)).await
     }
 
     pub async fn person(&self, token: [u8; 32]) -> anyhow::Result<Option<Person>> {
-        let query = "SELECT person FROM sessions WHERE token = ?1";
-        let person = |row: &Row<'_>| json(row, 0);
-        Ok(self.run(move |connection| connection.query_row(query, [token], person).optional()).await?.flatten())
+        self.find("SELECT person FROM sessions WHERE token = ?1", [token], json).await
     }
 
     pub async fn sign_out(&self, token: [u8; 32]) -> anyhow::Result<()> {
-        self.run(move |connection| connection.execute("DELETE FROM sessions WHERE token = ?1", [token])).await?;
-        Ok(())
+        self.change("DELETE FROM sessions WHERE token = ?1", [token]).await
+    }
+
+    async fn change(&self, sql: &'static str, values: impl Params + Send + 'static) -> anyhow::Result<()> {
+        self.run(move |connection| connection.execute(sql, values).map(drop)).await
+    }
+
+    async fn find<T: Send + 'static>(
+        &self,
+        sql: &'static str,
+        values: impl Params + Send + 'static,
+        read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> anyhow::Result<Option<T>> {
+        self.run(move |connection| connection.query_row(sql, values, read).optional()).await
     }
 
     async fn run<T: Send + 'static>(
@@ -115,8 +109,8 @@ impl Ledger {
     }
 }
 
-fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
-    let text: Option<String> = row.get(column)?;
-    let wrong = |error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error));
-    text.map(|text| serde_json::from_str(&text)).transpose().map_err(wrong)
+/// The value in the first column.
+fn json<T: DeserializeOwned>(row: &Row<'_>) -> rusqlite::Result<T> {
+    let wrong = |error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error));
+    serde_json::from_str(&row.get::<_, String>(0)?).map_err(wrong)
 }

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn, map_response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use openid_deferred::testing::{DecisionPolicy, TestClient, TestProcess, TestProvider};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::guard::guard;
+use super::guard::protect;
 use super::{op_desk, op_user, settings, shell, stop};
 
 pub const CLIENT_ID: &str = "fairwater";
@@ -101,8 +104,18 @@ pub async fn serve(front: Front, listener: TcpListener) -> anyhow::Result<()> {
         .route("/desk/{case}/picture", get(op_desk::picture))
         .with_state(front)
         .merge(shell::assets())
-        .layer(from_fn(guard));
+        .layer(from_fn(from_our_pages))
+        .layer(map_response(protect));
     axum::serve(listener, router).await.context("the OP's pages cannot be served")
+}
+
+/// Refuses forms of other sites. Browsers send `Sec-Fetch-Site` only to HTTPS and loopback addresses.
+async fn from_our_pages(request: Request, next: Next) -> Response {
+    let is_ours = request.headers().get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+    match request.method().is_safe() || is_ours {
+        true => next.run(request).await,
+        false => (StatusCode::FORBIDDEN, "This form was not sent from a page of ours.\n").into_response(),
+    }
 }
 
 /// The data that the pages share. Clones share it too.

@@ -2,10 +2,10 @@
 
 use maud::{Markup, html};
 use openid_deferred::error::ProblemDetails;
-use openid_deferred::poller::Status;
+use openid_deferred::poller::{CancellationStatus, Status};
+use openid_deferred::store::State;
 use openid_deferred::{Claims, Secret};
 
-use super::app::Stage;
 use super::ending::{Ending, Person};
 use super::ledger::Booking;
 use super::shell::{self, Brand, Page};
@@ -61,13 +61,13 @@ pub fn home(person: Option<&Person>, bookings: &[Booking], op: Option<String>) -
 }
 
 /// The page of one booking.
-pub fn booking(person: Option<&Person>, booking: &Booking, stage: &Stage) -> Page {
-    let source = format!("/book/{}/events", booking.id);
-    framed(heading(stage).0, person, shell::live(&source, view(booking, stage)), None)
+pub fn booking(person: Option<&Person>, booking: &Booking) -> Page {
+    let (source, stage) = (format!("/book/{}/events", booking.id), Stage::of(booking));
+    framed(heading(&stage).0, person, shell::live(&source, view(booking, &stage)), None)
 }
 
 /// The part of the page that changes.
-fn view(booking: &Booking, stage: &Stage) -> Markup {
+fn view(booking: &Booking, stage: &Stage<'_>) -> Markup {
     let (title, kind) = heading(stage);
     let id = booking.id;
     html! {
@@ -99,13 +99,18 @@ fn view(booking: &Booking, stage: &Stage) -> Markup {
                         }
                     }
                 }
-                Stage::Ended(Ending::Approved(person)) => {
+                Stage::Ended(Ending { person: Some(person), .. }) => {
                     (verified(person))
                     form method="post" action={ "/book/" (id) "/finish" } {
                         button.primary #enter type="submit" { "Continue as " (person.called()) }
                     }
                 }
-                Stage::Ended(_) => a.button.primary #again href="/" { "Start again" },
+                Stage::Ended(_) | Stage::Lost => div.actions {
+                    a.button.primary #again href="/" { "Start again" }
+                    form method="post" action={ "/book/" (id) "/dismiss" } {
+                        button #dismiss type="submit" { "Remove from my bookings" }
+                    }
+                },
                 Stage::Arriving => {}
             }
             p.quiet { "Booking of the " strong { (booking.boat) } ". You may close this page. The booking is under "
@@ -155,69 +160,98 @@ fn interaction(status: &Status) -> Option<&Secret> {
     status.interaction_uri().filter(|_| !status.is_cancelled())
 }
 
+/// The state of a booking.
+enum Stage<'a> {
+    /// The OP has not decided yet.
+    Waiting(&'a Status),
+    /// The OP has decided; its answer is being verified and stored.
+    Arriving,
+    Ended(&'a Ending),
+    /// Nobody knows how it ended.
+    Lost,
+}
+
+impl<'a> Stage<'a> {
+    fn of(booking: &'a Booking) -> Self {
+        match (&booking.ending, &booking.status) {
+            (Some(ending), _) => Self::Ended(ending),
+            (None, Some(status)) if status.has_ended() => Self::Lost,
+            (None, Some(status)) if matches!(status.state(), State::Answered | State::Decided) => Self::Arriving,
+            (None, Some(status)) => Self::Waiting(status),
+            (None, None) => Self::Lost,
+        }
+    }
+}
+
 /// The headline of a stage, and the class for its colour.
-fn heading(stage: &Stage) -> (&'static str, &'static str) {
+fn heading(stage: &Stage<'_>) -> (&'static str, &'static str) {
     match stage {
         Stage::Waiting(status) if status.is_cancelled() => ("The check is being cancelled", "calm"),
         Stage::Waiting(status) if interaction(status).is_some() => ("Your provider needs something from you", "busy"),
         Stage::Waiting(_) => ("Your provider is checking who you are", "busy"),
         Stage::Arriving => ("Your provider has answered", "busy"),
-        Stage::Ended(ending) => match ending {
-            Ending::Approved(_) => ("Your identity is verified", "good"),
-            Ending::Denied { .. } => ("Your provider could not confirm who you are", "bad"),
-            Ending::Expired => ("Time ran out", "bad"),
-            Ending::Failed => ("The check failed", "bad"),
-            Ending::Invalid => ("The answer was not valid", "bad"),
-            Ending::Unknown => ("The answer was lost", "bad"),
-            Ending::Cancelled => ("You cancelled the check", "calm"),
+        Stage::Lost => ("The check failed", "bad"),
+        Stage::Ended(Ending { person: Some(_), .. }) => ("Your identity is verified", "good"),
+        Stage::Ended(ending) => match ending.name.as_str() {
+            "approved" | "cancelled" => ("You cancelled the check", "calm"),
+            "denied" => ("Your provider could not confirm who you are", "bad"),
+            "expired" => ("Time ran out", "bad"),
+            "invalid" => ("The answer was not valid", "bad"),
+            "unknown" => ("The answer was lost", "bad"),
+            _ => ("The check failed", "bad"),
         },
     }
 }
 
 /// The meaning of a stage in plain words, and what to do next.
-fn explanation(stage: &Stage) -> Markup {
-    let plain = |text: &str| html! { p { (text) } };
-    match stage {
-        Stage::Waiting(status) => html! {
-            @if status.is_cancelled() {
-                p { "Your provider is being informed. You need not do anything." }
-            } @else if interaction(status).is_some() {
-                p { "The link works once and opens in a new tab. This page updates itself when you are done." }
-            } @else {
-                p { "This can take minutes or days. You need not do anything." }
+fn explanation(stage: &Stage<'_>) -> Markup {
+    let text = match stage {
+        Stage::Waiting(status) if status.is_cancelled() => match status.cancellation() {
+            Some(CancellationStatus::LocallyOnly) => {
+                "Your provider cannot be informed, so it may still contact you. No boat is booked."
             }
-            @if let Some(text) = status.progress() {
-                p.says #progress { span.label { "Your provider says" } (text) }
-            }
+            Some(CancellationStatus::Requested) => "Your provider is being informed. You need not do anything.",
+            _ => "Your provider has been informed. You need not do anything.",
         },
-        Stage::Arriving => plain("We are checking the answer. This takes a moment."),
-        Stage::Ended(ending) => match ending {
-            Ending::Approved(person) => html! { p { "You are " strong { (person.called()) } ". The boat is yours." } },
-            Ending::Denied { reason } => html! {
-                p { "No boat is booked. If you think that this is a mistake, ask your provider, and then start again." }
-                @if let Some(reason) = reason {
-                    p.says #reason { span.label { "Your provider says" } (reason) }
-                }
-            },
-            Ending::Expired => plain("Your provider did not decide in time. That says nothing about you. Start again."),
-            Ending::Failed => plain("Your provider ended the check. That says nothing about you. Start again."),
-            Ending::Invalid => plain(
+        Stage::Waiting(status) if interaction(status).is_some() => {
+            "The link works once and opens in a new tab. This page updates itself when you are done."
+        }
+        Stage::Waiting(_) => "This can take minutes or days. You need not do anything.",
+        Stage::Arriving => "We are checking the answer. This takes a moment.",
+        Stage::Lost => "Your provider ended the check. That says nothing about you. Start again.",
+        Stage::Ended(Ending { person: Some(_), .. }) => "The boat is yours.",
+        Stage::Ended(ending) => match ending.name.as_str() {
+            "approved" | "cancelled" => "No boat is booked, and nothing about you was used. Start again at any time.",
+            "denied" => {
+                "No boat is booked. If you think that this is a mistake, ask your provider, and then start again."
+            }
+            "expired" => "Your provider did not decide in time. That says nothing about you. Start again.",
+            "invalid" => {
                 "An answer came, but it did not stand up to our checks, so we did not use it. We have made a note of \
-                 it. Start again, and call us if it happens twice.",
-            ),
-            Ending::Unknown => plain(
+                 it. Start again, and call us if it happens twice."
+            }
+            "unknown" => {
                 "Your provider may have answered, but the answer did not reach us, and it is given only once. You were \
-                 neither confirmed nor refused. Start again.",
-            ),
-            Ending::Cancelled => plain("No boat is booked, and nothing about you was used. Start again at any time."),
+                 neither confirmed nor refused. Start again."
+            }
+            _ => "Your provider ended the check. That says nothing about you. Start again.",
         },
+    };
+    let (id, said) = match stage {
+        Stage::Waiting(status) => ("progress", status.progress()),
+        Stage::Ended(ending) => ("reason", ending.reason.as_deref()),
+        Stage::Arriving | Stage::Lost => ("", None),
+    };
+    html! {
+        p { (text) }
+        @if let Some(said) = said { p.says id=(id) { span.label { "Your provider says" } (said) } }
     }
 }
 
-fn steps(stage: &Stage) -> Markup {
+fn steps(stage: &Stage<'_>) -> Markup {
     let now = match stage {
         Stage::Waiting(_) => 1,
-        Stage::Arriving | Stage::Ended(_) => 2,
+        Stage::Arriving | Stage::Ended(_) | Stage::Lost => 2,
     };
     html! {
         ol.steps aria-label="Progress" {
@@ -281,13 +315,16 @@ fn list(title: &str, bookings: &[Booking]) -> Markup {
 }
 
 fn word(booking: &Booking) -> (&'static str, &'static str) {
-    match &booking.ending {
-        None => ("being checked", "busy"),
-        Some(Ending::Approved(_)) => ("verified", "good"),
-        Some(Ending::Denied { .. }) => ("refused", "bad"),
-        Some(Ending::Cancelled) => ("called off", "calm"),
-        Some(Ending::Expired) => ("expired", "bad"),
-        Some(Ending::Failed | Ending::Invalid | Ending::Unknown) => ("start again", "bad"),
+    match Stage::of(booking) {
+        Stage::Waiting(_) | Stage::Arriving => ("being checked", "busy"),
+        Stage::Ended(Ending { person: Some(_), .. }) => ("verified", "good"),
+        Stage::Ended(ending) => match ending.name.as_str() {
+            "approved" | "cancelled" => ("called off", "calm"),
+            "denied" => ("refused", "bad"),
+            "expired" => ("expired", "bad"),
+            _ => ("start again", "bad"),
+        },
+        Stage::Lost => ("start again", "bad"),
     }
 }
 

@@ -115,6 +115,14 @@ async fn with_pings_a_denial_arrives_long_before_the_next_poll() {
     user.sees("h1", "Your provider could not confirm who you are").await;
     user.sees("#reason", "This is a picture of a cat").await;
     assert!(user.text("#enter").await.is_none());
+    // It is shown until the user does not want to see it any more.
+    user.goto(&world.services.app_url).await;
+    user.sees("#bookings + ul", "refused").await;
+    user.click("#bookings + ul a").await;
+    user.submit("#dismiss").await;
+    user.sees("h1", "Take a boat out").await;
+    assert!(user.text("#bookings + ul").await.is_none());
+    assert!(user.cookies().await.is_empty());
     world.services.assert_clean();
 }
 
