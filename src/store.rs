@@ -43,9 +43,10 @@ pub use memory::MemoryStore;
 pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use process_id::{ParseProcessIdError, ProcessId};
 pub use row::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, Clamped,
-    ClockJump, Erased, Fingerprint, HeldOutcome, Insertion, NewProcess, Next, NextDue, Noticed, OutcomeBatch,
-    OutcomeClaim, Partition, Ping, Pinged, Process, Requeued, Reseal, SealedBody, Settled, Settlement, State, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClaimQuota, Claimed, ClaimedOutcome, ClockJump,
+    CorrectionProgress, CorrectionStep, Erased, Fingerprint, HeldOutcome, Insertion, NewProcess, Next, NextDue,
+    Noticed, OutcomeBatch, OutcomeClaim, Partition, Ping, Pinged, Process, Requeued, Reseal, SealedBody, Settled,
+    Settlement, State, Work,
 };
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
@@ -63,7 +64,7 @@ pub use stored_row::{Imported, StoredRow};
 /// | the life of a row | [`insert`](Self::insert), [`load`](Self::load), [`ping`](Self::ping), [`cancel`](Self::cancel), [`forget`](Self::forget), [`purge`](Self::purge) |
 /// | polling | [`settle_and_claim`](Self::settle_and_claim) settles rows and claims others |
 /// | delivery | [`claim_outcomes`](Self::claim_outcomes), [`extend_outcomes`](Self::extend_outcomes), [`release_outcomes`](Self::release_outcomes), [`acknowledge`](Self::acknowledge), [`expire_outcomes`](Self::expire_outcomes) |
-/// | outages and clocks | [`spread`](Self::spread), [`clamp_due_times`](Self::clamp_due_times) |
+/// | outages and clocks | [`spread`](Self::spread), [`correct_due_times`](Self::correct_due_times) |
 /// | sealing keys | [`not_sealed_with`](Self::not_sealed_with), [`reseal`](Self::reseal), [`keys`](Self::keys) |
 /// | names of clients | [`note_clients`](Self::note_clients), [`known_clients`](Self::known_clients) |
 /// | operators | [`stats`](Self::stats), [`list`](Self::list), [`bring_forward`](Self::bring_forward), [`requeue`](Self::requeue), [`erase`](Self::erase), [`scrub`](Self::scrub) |
@@ -109,7 +110,7 @@ pub use stored_row::{Imported, StoredRow};
 /// Store the body (about a kilobyte) in a table of its own, because most settlements do not change it. A `revision`
 /// counts its changes.
 ///
-/// Besides the rows, a store records the progress of [`clamp_due_times`](Self::clamp_due_times): the jump of the last
+/// Besides the rows, a store records the progress of [`correct_due_times`](Self::correct_due_times): the jump of the last
 /// run, whether it is still running, the last `id` that it processed, and the sum of the jumps of all runs. And it keeps
 /// the [names of clients](Self::note_clients), for operators.
 ///
@@ -179,7 +180,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// A row whose `leased_until` was still set is [`orphaned`](Claimed::orphaned). Rows without a body are set aside
     /// and named in [`Work::set_aside`]; they may count towards the limits.
     ///
-    /// During a run of [`clamp_due_times`](Self::clamp_due_times), nothing is claimed and [`Work::clamping`] is set.
+    /// During a run of [`correct_due_times`](Self::correct_due_times), nothing is claimed and [`Work::correcting`] is set.
     ///
     /// For each quota, [`Work::due`] holds the time from now until the earliest `due_at` of the rows that the claim
     /// could take without its limits, including the rows just claimed. It is zero if the limits left due rows behind.
@@ -281,17 +282,17 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Corrects due times after a jump of the store's clock in either direction, in steps.
     ///
     /// Each step processes the next `limit` rows in the order of their `id`, in one short transaction. Call it until
-    /// the answer is [`Clamped::Done`].
+    /// the answer is [`CorrectionProgress::Done`].
     ///
     /// **Runs.** The store records the jump of the last run, and the sum of the jumps of all runs, which
-    /// [`Work::corrected`] returns. A caller that noticed a jump ([`Clamp::noticed`]) starts a run for it if the sum is
+    /// [`Work::corrected`] returns. A caller that noticed a jump ([`CorrectionStep::noticed`]) starts a run for it if the sum is
     /// still [`Noticed::corrected`], and the jump is added to the sum. Otherwise another replica has started the run.
     /// Therefore each jump is corrected once, however many replicas notice it. If a run for an earlier jump is not
-    /// finished, it is continued first, and the answer is [`Clamped::More`].
+    /// finished, it is continued first, and the answer is [`CorrectionProgress::More`].
     ///
     /// A caller that noticed nothing, or whose jump another replica corrects, continues the current run. Any replica can
     /// do that, so a run survives the replica that started it. While another replica executes a step, the answer is
-    /// [`Clamped::Busy`].
+    /// [`CorrectionProgress::Busy`].
     ///
     /// **Rules**, for rows that are not `Acknowledged` and not set aside. `x` is defined as in [`spread`](Self::spread).
     /// `shift` is the jump of the run, or zero if the clock was set back. Rows move to a later time by it.
@@ -304,7 +305,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     ///   `now + interval * (1 + x)` at most. If `expires_at` is later than now, it moves to the later of `now + 1 s` and
     ///   `expires_at - 5 s` at most. So no poll is too early, and repeated jumps delay a poll by their sum at most.
     /// - A `not_before` moves by `shift`, to the new `due_at` at most. It stays if it would be in the past.
-    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>>;
+    fn correct_due_times(&self, step: CorrectionStep) -> BoxFuture<'_, Result<CorrectionProgress, StoreError>>;
 
     /// Returns rows to seal again: up to `limit` rows whose bodies were sealed with another key than `key`, in the
     /// order of their `id` and starting after `after`.

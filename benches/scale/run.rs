@@ -85,7 +85,7 @@ impl Measured {
 }
 
 const FIRST_POLL_WITHIN: Duration = Duration::from_secs(600);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Does a whole run. The caller removes the file that was used.
 pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::Path) -> Result<Measured, Failed> {
@@ -115,13 +115,13 @@ pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::P
     let settled = clock.monotonic() + plan.settles;
     while !plan.lasts.is_zero() && clock.monotonic() < settled {
         polling_mb = memory()?.max(polling_mb);
-        clock.sleep(LOOK_EVERY).await;
+        clock.sleep(CHECK_INTERVAL).await;
     }
     op.reset().await?;
     let (from, cpu) = (clock.monotonic(), machine::cpu_time(std::process::id())?);
     while clock.monotonic() < from + plan.lasts {
         polling_mb = memory()?.max(polling_mb);
-        clock.sleep(LOOK_EVERY).await;
+        clock.sleep(CHECK_INTERVAL).await;
     }
     let cpu = machine::cpu_time(std::process::id())?.saturating_sub(cpu);
     let punctuality = op.punctuality().await?;

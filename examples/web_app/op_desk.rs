@@ -18,7 +18,7 @@ use super::op::{Case, Front};
 use super::{op_pages, shell};
 
 /// How often the page updates the number of polls.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 pub async fn desk(State(front): State<Front>) -> Response {
     let cases = front.cases().clone();
@@ -37,7 +37,7 @@ pub async fn stream(State(front): State<Front>) -> Sse<impl Stream<Item = Result
             }
             tokio::select! {
                 _ = changes.changed() => {}
-                () = SystemClock.sleep(LOOK_EVERY) => {}
+                () = SystemClock.sleep(CHECK_INTERVAL) => {}
             }
         }
     });

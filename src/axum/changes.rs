@@ -10,7 +10,7 @@ use crate::poller::{Event, Events, Poller, Status};
 use crate::store::ProcessId;
 
 /// The longest time between two looks at a sign-in. Another replica may have polled for it, or an event was missed.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Follows one sign-in, for a live page of your own. `GET /sign-in/{id}/events` of
 /// [`SignInRouter`](super::SignInRouter) is made of it.
@@ -74,7 +74,7 @@ impl Changes {
             // A server that waits for its streams before it shuts the poller down would wait for long.
             () = poller.stopped() => false,
             goes_on = event => goes_on,
-            () = poller.clock().sleep(LOOK_EVERY) => true,
+            () = poller.clock().sleep(CHECK_INTERVAL) => true,
         }
     }
 }

@@ -19,9 +19,9 @@ use crate::client::Client;
 use crate::ping::{BODY_LIMIT, Receiver};
 use crate::poller::Poller;
 use crate::store::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Fingerprint, HeldOutcome, Insertion,
-    KeyStats, NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged, Process, ProcessId,
-    Reseal, Settlement, Store, StoreError, StoreProblem, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, CorrectionProgress, CorrectionStep, Fingerprint,
+    HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged,
+    Process, ProcessId, Reseal, Settlement, Store, StoreError, StoreProblem, Work,
 };
 
 const PROCESS: [u8; 16] = *b"the only process";
@@ -307,7 +307,7 @@ impl Store for PingRecorder {
         Self::unused()
     }
 
-    fn clamp_due_times(&self, _: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
+    fn correct_due_times(&self, _: CorrectionStep) -> BoxFuture<'_, Result<CorrectionProgress, StoreError>> {
         Self::unused()
     }
 

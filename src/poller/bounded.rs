@@ -8,10 +8,10 @@ use futures_core::future::BoxFuture;
 
 use crate::clock::Clock;
 use crate::store::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, Erased, HeldOutcome,
-    Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
-    PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoreProblem,
-    StoredRow, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClientNote, CorrectionProgress, CorrectionStep,
+    Erased, HeldOutcome, Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim,
+    Page, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError,
+    StoreProblem, StoredRow, Work,
 };
 
 /// The time after which a call counts as failed and is dropped.
@@ -73,7 +73,7 @@ impl Store for BoundedStore {
         CALL_TIMEOUT: purge(limit: usize) -> usize;
         CALL_TIMEOUT: expire_outcomes(decided_for: Duration, keep: Duration, limit: usize) -> Vec<ProcessId>;
         CALL_TIMEOUT: spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
-        CALL_TIMEOUT: clamp_due_times(clamp: Clamp) -> Clamped;
+        CALL_TIMEOUT: correct_due_times(step: CorrectionStep) -> CorrectionProgress;
         COUNT_TIMEOUT: not_sealed_with(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         CALL_TIMEOUT: reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         COUNT_TIMEOUT: keys() -> Vec<KeyStats>;

@@ -45,7 +45,7 @@ impl StoreClock {
 pub(super) struct ClockWatch {
     last: Option<Seen>,
     /// The sum of the jumps for which no run of
-    /// [`Store::clamp_due_times`](crate::store::Store::clamp_due_times) has started yet.
+    /// [`Store::correct_due_times`](crate::store::Store::correct_due_times) has started yet.
     debt: ClockJump,
     /// How much of the debt may be an error of measurement.
     slack: Duration,

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::ProcessId;
 use super::row::{
-    Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, ClockJump, Erased, Fingerprint,
-    HeldOutcome, NewProcess, Next, Noticed, OutcomeBatch, OutcomeClaim, Partition, Ping, Process, Reseal, SealedBody,
-    Settlement, State, Work,
+    Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, ClaimedOutcome, ClockJump, CorrectionStep, Erased,
+    Fingerprint, HeldOutcome, NewProcess, Next, Noticed, OutcomeBatch, OutcomeClaim, Partition, Ping, Process, Reseal,
+    SealedBody, Settlement, State, Work,
 };
 use super::stats::KeyStats;
 
@@ -79,13 +79,13 @@ impl Work {
             claimed: Vec::new(),
             due: Vec::new(),
             set_aside: Vec::new(),
-            clamping: false,
+            correcting: false,
             corrected: ClockJump::default(),
         }
     }
 }
 
-impl Clamp {
+impl CorrectionStep {
     /// Creates a step that only continues a run.
     pub fn new(longest: Duration, limit: usize) -> Self {
         Self { noticed: None, longest, limit }

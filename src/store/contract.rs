@@ -43,7 +43,7 @@ use super::{
     Partition, Ping, Pinged, Process, ProcessId, SealedBody, Settled, Settlement, State, Store, StoreProblem, Work,
 };
 
-mod clamp;
+mod clock_jumps;
 mod operators;
 mod outcomes;
 mod transfer;
@@ -119,12 +119,12 @@ pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
         upkeep::a_cancellation_moves_forward_only_and_before_the_answer_only,
         upkeep::overdue_rows_are_spread_by_their_id,
         upkeep::a_row_is_spread_within_the_life_that_is_left_and_once_between_settlements,
-        clamp::a_clock_that_was_set_back_holds_nothing_up_for_long,
-        clamp::a_clock_that_was_set_forward_makes_no_poll_early,
-        clamp::small_jumps_delay_a_row_by_no_more_than_their_sum,
-        clamp::a_lease_moves_with_the_clock,
-        clamp::nothing_is_claimed_while_due_times_are_put_right_step_by_step,
-        clamp::one_jump_causes_one_run_however_many_notice_it,
+        clock_jumps::a_clock_that_was_set_back_holds_nothing_up_for_long,
+        clock_jumps::a_clock_that_was_set_forward_makes_no_poll_early,
+        clock_jumps::small_jumps_delay_a_row_by_no_more_than_their_sum,
+        clock_jumps::a_lease_moves_with_the_clock,
+        clock_jumps::nothing_is_claimed_while_due_times_are_put_right_step_by_step,
+        clock_jumps::one_jump_causes_one_run_however_many_notice_it,
         upkeep::bodies_are_sealed_again_by_compare_and_swap,
         upkeep::keys_are_counted_by_what_they_sealed_and_by_what_was_inserted_under_them,
         upkeep::statistics_count_rows_and_the_age_of_what_is_due,

@@ -10,7 +10,7 @@ use super::ProcessId;
 use super::row::{Cancellation, Fingerprint, Partition, State};
 
 /// The number of rows that a store reads for one page, at least the page itself.
-pub(super) const ROWS_PER_LOOK: usize = 2_000;
+pub(super) const ROWS_PER_SCAN: usize = 2_000;
 
 /// The rows to list; see [`Store::list`](super::Store::list). Rows have to meet all conditions.
 #[non_exhaustive]

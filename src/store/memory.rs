@@ -9,9 +9,10 @@ use futures_core::future::BoxFuture;
 use super::changes::Changes;
 use super::rules::{Held, Hold};
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, Erased, HeldOutcome,
-    Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
-    PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClientNote, CorrectionProgress, CorrectionStep,
+    Erased, HeldOutcome, Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim,
+    Page, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError,
+    StoredRow, Work,
 };
 use crate::clock::{Clock, SystemClock, saturating_add};
 
@@ -114,9 +115,9 @@ impl Store for MemoryStore {
             let changed = Changed::after(&settlements, claim.as_ref());
             let settled = settlements.into_iter().map(|settlement| table.settle(settlement, now)).collect();
             let claims = claim.map_or_else(Default::default, |claim| table.claim(&claim, now));
-            let Claims { claimed, due, set_aside, clamping } = claims;
+            let Claims { claimed, due, set_aside, correcting } = claims;
             let (now, corrected) = (saturating_add(origin, now), table.corrected());
-            (Work { now, settled, claimed, due, set_aside, clamping, corrected }, changed)
+            (Work { now, settled, claimed, due, set_aside, correcting, corrected }, changed)
         })
     }
 
@@ -187,10 +188,10 @@ impl Store for MemoryStore {
         self.run(move |table, now| table.spread(partition, overdue_for, limit, now))
     }
 
-    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
+    fn correct_due_times(&self, step: CorrectionStep) -> BoxFuture<'_, Result<CorrectionProgress, StoreError>> {
         self.run_and_notify(move |table, now| {
-            let clamped = table.clamp_due_times(&clamp, now);
-            (clamped, if clamped == Clamped::Done { Changed::ALL } else { Changed::NOTHING })
+            let progress = table.correct_due_times(&step, now);
+            (progress, if progress == CorrectionProgress::Done { Changed::ALL } else { Changed::NOTHING })
         })
     }
 

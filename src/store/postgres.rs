@@ -10,9 +10,10 @@ use futures_core::future::BoxFuture;
 use super::changes::Changes;
 use super::rules::{Held, Hold};
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, Erased, HeldOutcome,
-    Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
-    PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClientNote, CorrectionProgress, CorrectionStep,
+    Erased, HeldOutcome, Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim,
+    Page, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError,
+    StoredRow, Work,
 };
 use crate::clock::{Clock as _, SystemClock};
 
@@ -20,11 +21,11 @@ mod builder;
 mod cancel;
 mod check;
 mod claim;
-mod clamp;
 mod clients;
 mod connection;
 mod conninfo;
 mod due_bounds;
+mod due_times;
 mod migration;
 mod notifications;
 mod operators;
@@ -404,7 +405,7 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'_, Result<usize, StoreError>> {
         Box::pin(self.bounded(async move {
             let session = self.session().await?;
-            let spread = clamp::spread(&session, partition, overdue_for, limit).await?;
+            let spread = due_times::spread(&session, partition, overdue_for, limit).await?;
             session.finish();
             self.due_bounds.forget();
             Ok(spread)
@@ -431,17 +432,17 @@ impl Store for PostgresStore {
         }))
     }
 
-    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
-        let changed = |clamped: Option<&Clamped>| match clamped {
-            Some(Clamped::Done) => Changed::ALL,
+    fn correct_due_times(&self, step: CorrectionStep) -> BoxFuture<'_, Result<CorrectionProgress, StoreError>> {
+        let changed = |progress: Option<&CorrectionProgress>| match progress {
+            Some(CorrectionProgress::Done) => Changed::ALL,
             _ => Changed::NOTHING,
         };
         Box::pin(self.bounded_and_notify(changed, async move {
             let session = self.transaction().await?;
-            let clamped = clamp::clamp_due_times(&session, &clamp).await?;
+            let progress = due_times::correct_due_times(&session, &step).await?;
             session.commit().await?;
             self.due_bounds.forget();
-            Ok(clamped)
+            Ok(progress)
         }))
     }
 

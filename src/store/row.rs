@@ -240,10 +240,10 @@ pub struct Work {
     /// Rows that the claim found without a body. They do not become due again; see [`Store`](super::Store#a-row).
     pub set_aside: Vec<ProcessId>,
     /// Due times are being corrected, so nothing was claimed; see
-    /// [`Store::clamp_due_times`](super::Store::clamp_due_times).
-    pub clamping: bool,
+    /// [`Store::correct_due_times`](super::Store::correct_due_times).
+    pub correcting: bool,
     /// The sum of all jumps of the store's clock for which a run of
-    /// [`clamp_due_times`](super::Store::clamp_due_times) has started. It shows a caller that noticed a jump whether
+    /// [`correct_due_times`](super::Store::correct_due_times) has started. It shows a caller that noticed a jump whether
     /// another replica was faster.
     pub corrected: ClockJump,
 }
@@ -266,10 +266,10 @@ impl NextDue {
     }
 }
 
-/// One step of correcting due times; see [`Store::clamp_due_times`](super::Store::clamp_due_times).
+/// One step of correcting due times; see [`Store::correct_due_times`](super::Store::correct_due_times).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Clamp {
+pub struct CorrectionStep {
     /// The jump that the caller noticed. `None` from a caller that noticed nothing and only continues a run.
     pub noticed: Option<Noticed>,
     /// The maximum duration of a lease.
@@ -321,7 +321,7 @@ impl ClockJump {
 
 /// The result of a step of correcting due times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clamped {
+pub enum CorrectionProgress {
     /// The run has not finished: call again.
     More,
     /// No run is in progress, and none is needed.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Clamp, Clamped, ClockJump, Noticed, ProcessId, State};
+use super::{ClockJump, CorrectionProgress, CorrectionStep, Noticed, ProcessId, State};
 
 /// A postponed poll is due at the latest this long before the row expires.
 const BEFORE_THE_END: Duration = Duration::from_secs(5);
@@ -30,8 +30,8 @@ impl Times {
         }
     }
 
-    /// See [`Store::clamp_due_times`](super::Store::clamp_due_times).
-    pub(super) fn clamp(&mut self, id: ProcessId, longest: Duration, jump: ClockJump, now: Duration) {
+    /// See [`Store::correct_due_times`](super::Store::correct_due_times).
+    pub(super) fn correct(&mut self, id: ProcessId, longest: Duration, jump: ClockJump, now: Duration) {
         if self.state == State::Acknowledged {
             return;
         }
@@ -76,7 +76,7 @@ fn share(id: ProcessId, interval: Duration) -> Duration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Run {
     /// Whether it has not finished.
-    pub(super) is_under_way: bool,
+    pub(super) is_running: bool,
     /// The last row that it has processed.
     pub(super) up_to: Option<ProcessId>,
     /// The jump that it corrects.
@@ -87,27 +87,27 @@ pub(super) struct Run {
 
 impl Run {
     /// Returns the run that the caller works on, as it is before the step; an error if there is nothing to do.
-    pub(super) fn begin_step(self, clamp: &Clamp) -> Result<Self, Clamped> {
-        match (self.is_under_way, self.is_new(clamp)) {
+    pub(super) fn begin_step(self, step: &CorrectionStep) -> Result<Self, CorrectionProgress> {
+        match (self.is_running, self.is_new(step)) {
             (true, _) => Ok(self),
             (false, Some(Noticed { jump, corrected })) => {
-                Ok(Self { is_under_way: true, up_to: None, jump, corrected: corrected.plus(jump) })
+                Ok(Self { is_running: true, up_to: None, jump, corrected: corrected.plus(jump) })
             }
-            (false, None) => Err(Clamped::Done),
+            (false, None) => Err(CorrectionProgress::Done),
         }
     }
 
     /// Records a step. `up_to` is its last row if more rows may follow.
-    pub(super) fn end_step(self, clamp: &Clamp, up_to: Option<ProcessId>) -> (Self, Clamped) {
-        let run = Self { is_under_way: up_to.is_some(), up_to, ..self };
+    pub(super) fn end_step(self, step: &CorrectionStep, up_to: Option<ProcessId>) -> (Self, CorrectionProgress) {
+        let run = Self { is_running: up_to.is_some(), up_to, ..self };
         // A jump that the caller noticed during an earlier run needs a run of its own.
-        let is_done = !run.is_under_way && run.is_new(clamp).is_none();
-        (run, if is_done { Clamped::Done } else { Clamped::More })
+        let is_done = !run.is_running && run.is_new(step).is_none();
+        (run, if is_done { CorrectionProgress::Done } else { CorrectionProgress::More })
     }
 
     /// The jump that the caller noticed, if no run has started for it.
-    fn is_new(&self, clamp: &Clamp) -> Option<Noticed> {
-        clamp.noticed.filter(|noticed| noticed.corrected == self.corrected && noticed.jump != ClockJump::default())
+    fn is_new(&self, step: &CorrectionStep) -> Option<Noticed> {
+        step.noticed.filter(|noticed| noticed.corrected == self.corrected && noticed.jump != ClockJump::default())
     }
 }
 
@@ -156,7 +156,7 @@ pub(super) fn fair_shares<T>(available: Vec<(T, usize)>, limit: usize) -> Vec<(T
 
 /// Merges lists by round robin: the first item of each, then the second of each, and so on.
 #[cfg(any(feature = "sqlite", feature = "postgres", test))]
-pub(super) fn in_turn<T>(all: Vec<Vec<T>>) -> Vec<T> {
+pub(super) fn round_robin<T>(all: Vec<Vec<T>>) -> Vec<T> {
     let mut all: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
     let mut merged = Vec::new();
     while !all.is_empty() {
@@ -173,26 +173,30 @@ mod tests {
         ClockJump(seconds * 1_000_000)
     }
 
-    fn clamp(jump: ClockJump, corrected: ClockJump) -> Clamp {
-        Clamp { noticed: Some(Noticed { jump, corrected }), longest: Duration::from_secs(900), limit: 1 }
+    fn noticed(jump: ClockJump, corrected: ClockJump) -> CorrectionStep {
+        CorrectionStep { noticed: Some(Noticed { jump, corrected }), longest: Duration::from_secs(900), limit: 1 }
     }
 
     #[test]
     fn a_jump_during_a_run_gets_a_run_of_its_own_with_its_own_size() {
         let id = ProcessId::from_bytes([1; 16]);
-        let first = clamp(jump(6), jump(0));
-        let (run, clamped) = Run::default().begin_step(&first).unwrap().end_step(&first, Some(id));
-        assert_eq!((run.jump, run.corrected, clamped), (jump(6), jump(6), Clamped::More));
-        let second = clamp(jump(7), jump(6));
-        let (run, clamped) = run.begin_step(&second).unwrap().end_step(&second, None);
-        assert_eq!((run.jump, clamped), (jump(6), Clamped::More), "the first one ends, and the second one is to begin");
+        let first = noticed(jump(6), jump(0));
+        let (run, progress) = Run::default().begin_step(&first).unwrap().end_step(&first, Some(id));
+        assert_eq!((run.jump, run.corrected, progress), (jump(6), jump(6), CorrectionProgress::More));
+        let second = noticed(jump(7), jump(6));
+        let (run, progress) = run.begin_step(&second).unwrap().end_step(&second, None);
+        assert_eq!(
+            (run.jump, progress),
+            (jump(6), CorrectionProgress::More),
+            "the first one ends, and the second one is to begin"
+        );
         let run = run.begin_step(&second).unwrap();
         assert_eq!((run.jump, run.corrected, run.up_to), (jump(7), jump(13), None));
-        let (run, clamped) = run.end_step(&second, None);
-        assert_eq!((run.is_under_way, clamped), (false, Clamped::Done));
+        let (run, progress) = run.end_step(&second, None);
+        assert_eq!((run.is_running, progress), (false, CorrectionProgress::Done));
         // Other callers that noticed one of them are too late.
         for late in [first, second] {
-            assert_eq!(run.begin_step(&late), Err(Clamped::Done));
+            assert_eq!(run.begin_step(&late), Err(CorrectionProgress::Done));
         }
     }
 
@@ -203,6 +207,6 @@ mod tests {
         assert_eq!(shares(2), [('a', 1), ('b', 1)]);
         assert_eq!(shares(6), [('a', 3), ('b', 1), ('d', 2)]);
         assert_eq!(shares(99), [('a', 5), ('b', 1), ('d', 9)]);
-        assert_eq!(in_turn(vec![vec![1, 4], vec![2], vec![3, 5, 6]]), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(round_robin(vec![vec![1, 4], vec![2], vec![3, 5, 6]]), [1, 2, 3, 4, 5, 6]);
     }
 }

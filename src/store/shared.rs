@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, Erased, HeldOutcome,
-    Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
-    PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClientNote, CorrectionProgress, CorrectionStep,
+    Erased, HeldOutcome, Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim,
+    Page, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError,
+    StoredRow, Work,
 };
 
 macro_rules! forward {
@@ -34,7 +35,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         purge(limit: usize) -> usize;
         expire_outcomes(decided_for: Duration, keep: Duration, limit: usize) -> Vec<ProcessId>;
         spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
-        clamp_due_times(clamp: Clamp) -> Clamped;
+        correct_due_times(step: CorrectionStep) -> CorrectionProgress;
         not_sealed_with(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         keys() -> Vec<KeyStats>;

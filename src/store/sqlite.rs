@@ -11,9 +11,10 @@ use rusqlite::Connection;
 use super::changes::Changes;
 use super::rules::{Held, Hold};
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, Erased, HeldOutcome,
-    Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
-    PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError, StoredRow, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClientNote, CorrectionProgress, CorrectionStep,
+    Erased, HeldOutcome, Imported, Insertion, KeyStats, KnownClient, Listing, NewProcess, OutcomeBatch, OutcomeClaim,
+    Page, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Requeued, Reseal, Settlement, Store, StoreError,
+    StoredRow, Work,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -266,9 +267,11 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |file, _| table::reseal(file, &reseals)))
     }
 
-    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
-        let changed = |clamped: &Clamped| if *clamped == Clamped::Done { Changed::ALL } else { Changed::NOTHING };
-        Box::pin(self.write_and_notify(changed, move |file, now| table::clamp_due_times(file, now, &clamp)))
+    fn correct_due_times(&self, step: CorrectionStep) -> BoxFuture<'_, Result<CorrectionProgress, StoreError>> {
+        let changed = |progress: &CorrectionProgress| {
+            if *progress == CorrectionProgress::Done { Changed::ALL } else { Changed::NOTHING }
+        };
+        Box::pin(self.write_and_notify(changed, move |file, now| table::correct_due_times(file, now, &step)))
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {

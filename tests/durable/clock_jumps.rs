@@ -47,7 +47,7 @@ async fn a_jump_forward_advances_no_poll_and_is_corrected_once() {
     world.op.assert_clean();
     assert_eq!(polled_since(&world, since), PROCESSES, "all sign-ins are polled again");
     assert_eq!(jumps(&mut events), 1);
-    let steps = world.store.count("clamp_due_times");
+    let steps = world.store.count("correct_due_times");
     assert!((1..=8).contains(&steps), "{steps} steps for one jump");
     replica.shutdown(Duration::ZERO).await;
 }
@@ -112,7 +112,7 @@ async fn small_jumps_during_a_correction_of_due_times_add_up() {
     let replica = world.replica(11).await;
     world.sleep(INTERVAL / 2).await;
     // Each step takes a while, and the clock jumps again meanwhile.
-    world.store.delay("clamp_due_times", 3 * SECOND);
+    world.store.delay("correct_due_times", 3 * SECOND);
     let since = world.clock.monotonic();
     for _ in 0..20 {
         world.store.jump_forward(20 * SECOND);

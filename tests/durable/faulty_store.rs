@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use futures_core::future::BoxFuture;
 use openid_deferred::poller::{AcceptedSignIn, PollerBuilder};
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, HeldOutcome, Insertion,
-    KeyStats, KnownClient, Listing, MemoryStore, NewProcess, OutcomeBatch, OutcomeClaim, Page, Partition,
-    PartitionStats, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, StoreProblem, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClientNote, CorrectionProgress, CorrectionStep,
+    HeldOutcome, Insertion, KeyStats, KnownClient, Listing, MemoryStore, NewProcess, OutcomeBatch, OutcomeClaim, Page,
+    Partition, PartitionStats, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, StoreProblem, Work,
 };
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, RecordedRequest, SeededRandom, TestClock, TestProvider, TestProviderBuilder,
@@ -280,7 +280,7 @@ impl Store for FaultyStore {
         purge(limit: usize) -> usize;
         expire_outcomes(decided_for: Duration, keep: Duration, limit: usize) -> Vec<ProcessId>;
         spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
-        clamp_due_times(clamp: Clamp) -> Clamped;
+        correct_due_times(step: CorrectionStep) -> CorrectionProgress;
         not_sealed_with(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         keys() -> Vec<KeyStats>;

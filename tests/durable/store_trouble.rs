@@ -389,7 +389,7 @@ async fn a_correction_of_due_times_that_fails_is_reported() {
     world.waiting().await;
     world.sleep(10 * 60 * SECOND).await;
     let mut events = world.poller.events();
-    world.store.fail("clamp_due_times");
+    world.store.fail("correct_due_times");
     world.store.jump_forward(HOUR);
     world.sleep(HOUR).await;
     let told: Vec<_> = std::iter::from_fn(|| happened(&mut events)).collect();

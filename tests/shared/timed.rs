@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, ClientNote, HeldOutcome, Insertion,
-    KeyStats, NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged, Process, ProcessId,
-    Reseal, Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClientNote, CorrectionProgress, CorrectionStep,
+    HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged,
+    Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
 };
 use openid_deferred::testing::TestClock;
 
@@ -132,8 +132,8 @@ impl Store for Timed {
         self.hold(|store| store.reseal(reseals))
     }
 
-    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
-        self.hold(move |store| store.clamp_due_times(clamp))
+    fn correct_due_times(&self, step: CorrectionStep) -> BoxFuture<'_, Result<CorrectionProgress, StoreError>> {
+        self.hold(move |store| store.correct_due_times(step))
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
-    Settled, Settlement, State, Store, StoreError, StoreProblem, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, CorrectionProgress, CorrectionStep, HeldOutcome,
+    Insertion, KeyStats, NewProcess, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged, Process,
+    ProcessId, Reseal, Settled, Settlement, State, Store, StoreError, StoreProblem, Work,
 };
 
 use crate::PlannedPanic;
@@ -278,24 +278,24 @@ impl Store for SimulatedStore {
         self.call(move |world| world.memory.spread(partition, overdue_for, limit), |_, _| ())
     }
 
-    fn clamp_due_times(&self, mut clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
+    fn correct_due_times(&self, mut step: CorrectionStep) -> BoxFuture<'_, Result<CorrectionProgress, StoreError>> {
         let rare = &self.world.faults.rare;
-        clamp.limit = rare.correction_step.map_or(clamp.limit, |step| step.min(clamp.limit));
-        let step = self.call(
-            move |world| world.memory.clamp_due_times(clamp),
-            move |world, clamped| {
-                if *clamped == Clamped::Done {
+        step.limit = rare.correction_step.map_or(step.limit, |most| most.min(step.limit));
+        let answer = self.call(
+            move |world| world.memory.correct_due_times(step),
+            move |world, progress| {
+                if *progress == CorrectionProgress::Done {
                     world.changes.send();
                 }
-                world.oracle().clamped(world.now(), &self.life, *clamped);
+                world.oracle().corrected(world.now(), &self.life, *progress);
             },
         );
         Box::pin(mortal(self.life.clone(), async move {
-            let clamped = step.await;
-            if matches!(clamped, Ok(Clamped::More)) && self.world.strikes(rare.dies_correcting) {
+            let progress = answer.await;
+            if matches!(progress, Ok(CorrectionProgress::More)) && self.world.strikes(rare.dies_correcting) {
                 self.world.kill(&self.life);
             }
-            clamped
+            progress
         }))
     }
 

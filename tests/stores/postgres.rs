@@ -10,9 +10,9 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use futures_util::future::join_all;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Claimed, Clamp, Clamped, Fingerprint, Insertion, Next, OutcomeClaim, Ping, Pinged,
-    PostgresStore, PostgresStoreBuilder, ProcessId, SealedBody, Settled, Settlement, Store, StoreError, StoreProblem,
-    contract,
+    Acknowledged, Acknowledgement, Claimed, CorrectionProgress, CorrectionStep, Fingerprint, Insertion, Next,
+    OutcomeClaim, Ping, Pinged, PostgresStore, PostgresStoreBuilder, ProcessId, SealedBody, Settled, Settlement, Store,
+    StoreError, StoreProblem, contract,
 };
 use openid_deferred::{Clock as _, SystemClock};
 use tokio::task::JoinSet;
@@ -111,8 +111,8 @@ impl InDatabase {
         self.schema.execute(empty).await;
         // The stores learn the time of the database's clock, which has just been set back.
         for store in &self.stores {
-            let clamp = Clamp::new(Duration::ZERO, 1);
-            assert_eq!(store.clamp_due_times(clamp).await.unwrap(), Clamped::Done);
+            let step = CorrectionStep::new(Duration::ZERO, 1);
+            assert_eq!(store.correct_due_times(step).await.unwrap(), CorrectionProgress::Done);
         }
         self.clone()
     }

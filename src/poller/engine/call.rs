@@ -174,7 +174,7 @@ impl Engine {
         }
         let store_clock = StoreClock::new(work.now, call.began);
         let ahead = self.check_clock(store_clock, now.saturating_sub(call.began), work.corrected);
-        if work.clamping {
+        if work.correcting {
             // The replica that began the run may have died.
             self.chores.correct_due_times(&self.shared, None);
         }
@@ -188,7 +188,7 @@ impl Engine {
             self.begin(job, ahead, now);
         }
         for (quota, due) in call.quotas.iter().zip(work.due) {
-            self.note_due(quota, due, work.clamping, now);
+            self.note_due(quota, due, work.correcting, now);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::poller::event::Event;
 use crate::poller::measure;
 use crate::poller::shared::Shared;
 use crate::poller::watch::WATCH_EVERY;
-use crate::store::{Clamp, Clamped, Noticed, Partition, PartitionStats};
+use crate::store::{CorrectionProgress, CorrectionStep, Noticed, Partition, PartitionStats};
 use crate::task::{Panicked, catch_panic};
 
 /// A row that has been due for longer than this has waited for the end of an outage, together with many others. These
@@ -24,7 +24,7 @@ use crate::task::{Panicked, catch_panic};
 pub(super) const OUTAGE: Duration = Duration::from_secs(60);
 /// How many rows one call spreads. Pings and settlements are served in between.
 const SPREAD_BATCH: usize = 1_000;
-/// How many rows one step of `clamp_due_times` processes.
+/// How many rows one step of `correct_due_times` processes.
 const CORRECTION_BATCH: usize = 1_000;
 /// How long to wait while another replica executes a step of correcting due times.
 pub(super) const CORRECTION_PAUSE: Duration = Duration::from_secs(1);
@@ -226,10 +226,10 @@ async fn correct_due_times(shared: Arc<Shared>, noticed: Option<Noticed>, pause:
     let longest = LONGEST_LEASE.max(LONGEST_SEND_WINDOW.saturating_add(shared.longest_attempt()));
     shared.clock.sleep(pause).await;
     loop {
-        match shared.store.clamp_due_times(Clamp { noticed, longest, limit: CORRECTION_BATCH }).await {
-            Ok(Clamped::More) => {}
-            Ok(Clamped::Done) => return false,
-            Ok(Clamped::Busy) => shared.clock.sleep(CORRECTION_PAUSE).await,
+        match shared.store.correct_due_times(CorrectionStep { noticed, longest, limit: CORRECTION_BATCH }).await {
+            Ok(CorrectionProgress::More) => {}
+            Ok(CorrectionProgress::Done) => return false,
+            Ok(CorrectionProgress::Busy) => shared.clock.sleep(CORRECTION_PAUSE).await,
             Err(error) => {
                 shared.store_failed(error, "no poll is sent until due times are corrected after a jump of its clock");
                 shared.clock.sleep(CORRECTION_PAUSE).await;

@@ -50,7 +50,7 @@ pub(super) async fn a_claim_takes_what_is_due_of_its_partitions_and_nothing_else
     assert_eq!(ids(&work.claimed), [id(5)]);
     let next_in = next_in(&work).unwrap();
     assert!(next_in <= HOUR && next_in > 50 * MINUTE, "{next_in:?}");
-    assert!(!work.clamping && work.set_aside.is_empty());
+    assert!(!work.correcting && work.set_aside.is_empty());
 }
 
 pub(super) async fn a_quota_counts_polls_and_verifications_apart(case: Case<'_>) {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::row::{Queue, Row, SET_ASIDE, later};
 use crate::store::rules::{Held, Hold, Run};
 use crate::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, Clamp, Clamped, ClockJump, Fingerprint,
-    HeldOutcome, KeyStats, NewProcess, NextDue, OutcomeBatch, OutcomeClaim, Partition, PartitionStats, Ping, Pinged,
-    Process, ProcessId, Reseal, Settled, Settlement, State,
+    Acknowledged, Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, ClockJump, CorrectionProgress,
+    CorrectionStep, Fingerprint, HeldOutcome, KeyStats, NewProcess, NextDue, OutcomeBatch, OutcomeClaim, Partition,
+    PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settled, Settlement, State,
 };
 
 mod clients;
@@ -35,7 +35,7 @@ pub(super) struct Claims {
     pub(super) claimed: Vec<Claimed>,
     pub(super) due: Vec<NextDue>,
     pub(super) set_aside: Vec<ProcessId>,
-    pub(super) clamping: bool,
+    pub(super) correcting: bool,
 }
 
 impl Table {
@@ -71,8 +71,8 @@ impl Table {
     }
 
     pub(super) fn claim(&mut self, claim: &Claim, now: Duration) -> Claims {
-        let mut claims = Claims { clamping: self.run.is_under_way, ..Claims::default() };
-        if !claims.clamping {
+        let mut claims = Claims { correcting: self.run.is_running, ..Claims::default() };
+        if !claims.correcting {
             let mut due: Vec<_> = claim.quotas.iter().flat_map(|quota| self.due_of(claim, quota, now)).collect();
             due.sort();
             due.truncate(claim.limit);
@@ -183,24 +183,24 @@ impl Table {
         ids.len()
     }
 
-    pub(super) fn clamp_due_times(&mut self, clamp: &Clamp, now: Duration) -> Clamped {
-        let run = match self.run.begin_step(clamp) {
+    pub(super) fn correct_due_times(&mut self, step: &CorrectionStep, now: Duration) -> CorrectionProgress {
+        let run = match self.run.begin_step(step) {
             Ok(run) => run,
             Err(nothing_to_do) => return nothing_to_do,
         };
-        let limit = clamp.limit.max(1);
+        let limit = step.limit.max(1);
         let first = run.up_to.map_or(Bound::Unbounded, Bound::Excluded);
         let ids: Vec<_> = self.rows.range((first, Bound::Unbounded)).map(|(id, _)| *id).take(limit).collect();
         for id in &ids {
             self.update(*id, |row| {
                 if row.due_at != SET_ASIDE {
-                    row.move_times(|times| times.clamp(*id, clamp.longest, run.jump, now));
+                    row.move_times(|times| times.correct(*id, step.longest, run.jump, now));
                 }
             });
         }
-        let (run, clamped) = run.end_step(clamp, ids.last().copied().filter(|_| ids.len() == limit));
+        let (run, progress) = run.end_step(step, ids.last().copied().filter(|_| ids.len() == limit));
         self.run = run;
-        clamped
+        progress
     }
 
     /// See [`Work::corrected`](crate::store::Work::corrected).

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use super::PostgresStore;
 use super::migration::{self, TableVersion};
 use super::session::{Session, value};
-use super::tls::Reach;
+use super::tls::Distance;
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::{Finding, StoreError};
 
@@ -58,8 +58,8 @@ impl PostgresStore {
             if let Some(row) = rows.first() {
                 findings = of_server(row)?;
                 findings.push(of_clock(value(row, "now")?, before, after));
-                let (is_encrypted, reach) = self.connections.protection();
-                findings.push(of_tls(is_encrypted, reach, value(row, "tls")?));
+                let (is_encrypted, distance) = self.connections.protection();
+                findings.push(of_tls(is_encrypted, distance, value(row, "tls")?));
             }
             let version = migration::table_version(&session, &self.schema).await?;
             findings.push(of_schema(version));
@@ -133,12 +133,12 @@ fn of_clock(database: SystemTime, before: SystemTime, after: SystemTime) -> Find
 }
 
 /// `version` is that of the connection as the server sees it.
-fn of_tls(is_encrypted: bool, reach: Reach, version: Option<String>) -> Finding {
-    match (is_encrypted, reach) {
+fn of_tls(is_encrypted: bool, distance: Distance, version: Option<String>) -> Finding {
+    match (is_encrypted, distance) {
         (true, _) => Finding::fine("tls", format!("the connection uses {}", version.as_deref().unwrap_or("TLS"))),
-        (false, Reach::Socket) => Finding::fine("tls", "the connection is a Unix socket, which needs no TLS"),
-        (false, Reach::ThisMachine) => Finding::fine("tls", "the connection stays on this machine, without TLS"),
-        (false, Reach::Network) => Finding::wrong(
+        (false, Distance::Socket) => Finding::fine("tls", "the connection is a Unix socket, which needs no TLS"),
+        (false, Distance::ThisMachine) => Finding::fine("tls", "the connection stays on this machine, without TLS"),
+        (false, Distance::Network) => Finding::wrong(
             "tls",
             "the connection crosses the network without TLS",
             "remove sslmode=disable from the connection string, and enable TLS on the server",
@@ -202,11 +202,11 @@ mod tests {
 
     #[test]
     fn only_a_network_needs_tls() {
-        let severity = |is_encrypted, reach| of_tls(is_encrypted, reach, None).severity;
-        assert_eq!(severity(false, Reach::Network), Severity::Wrong);
-        assert_eq!(severity(true, Reach::Network), Severity::Fine);
-        assert_eq!(severity(false, Reach::ThisMachine), Severity::Fine);
-        assert_eq!(severity(false, Reach::Socket), Severity::Fine);
+        let severity = |is_encrypted, distance| of_tls(is_encrypted, distance, None).severity;
+        assert_eq!(severity(false, Distance::Network), Severity::Wrong);
+        assert_eq!(severity(true, Distance::Network), Severity::Fine);
+        assert_eq!(severity(false, Distance::ThisMachine), Severity::Fine);
+        assert_eq!(severity(false, Distance::Socket), Severity::Fine);
     }
 
     #[test]

@@ -259,7 +259,7 @@ pub(super) struct Next {
     pub(super) due: Vec<NextDue>,
     /// The earliest due times, including those of rows that other replicas have claimed.
     pub(super) earliest: Times,
-    pub(super) clamping: bool,
+    pub(super) correcting: bool,
     pub(super) corrected: ClockJump,
 }
 
@@ -286,9 +286,9 @@ const NEXT_OF_KIND: &str = "(
 
 const NEXT: &str = "
 WITH clock AS MATERIALIZED (
-    SELECT @.clock() AS now, under_way AS clamping, corrected FROM @.clamp_run
+    SELECT @.clock() AS now, under_way AS correcting, corrected FROM @.clamp_run
 )
-SELECT now, clamping, corrected, place,
+SELECT now, correcting, corrected, place,
        NULLIF(poll.first_at, 'infinity') AS poll_first_at, NULLIF(poll.due_at, 'infinity') AS poll_due_at,
        NULLIF(verification.first_at, 'infinity') AS verification_first_at,
        NULLIF(verification.due_at, 'infinity') AS verification_due_at
@@ -329,9 +329,9 @@ pub(super) async fn next(
         .await?;
     let row = rows.first().ok_or(Refusal::Row("next"))?;
     // A run that began after the claim does not affect the claim.
-    let clamping = value::<bool>(row, "clamping")? && claim.is_some() && claimed.is_empty();
+    let correcting = value::<bool>(row, "correcting")? && claim.is_some() && claimed.is_empty();
     let (now, corrected) = (value(row, "now")?, ClockJump(value(row, "corrected")?));
-    let mut next = Next { now, due: Vec::new(), earliest: Times::default(), clamping, corrected };
+    let mut next = Next { now, due: Vec::new(), earliest: Times::default(), correcting, corrected };
     if let Some((claim, _)) = claim {
         for (row, quota) in rows.iter().zip(&claim.quotas) {
             next.due.push(due_in(row, next.now, claim, quota, claimed)?);

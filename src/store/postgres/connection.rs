@@ -20,7 +20,7 @@ use tokio_postgres::{AsyncMessage, Client, Error, Statement};
 use super::cancel;
 use super::problem::{self, Failure, Refusal};
 use super::settings::{Settings, Target};
-use super::tls::{Connector, Reach};
+use super::tls::{Connector, Distance};
 use crate::clock::{Clock as _, SystemClock};
 use crate::random;
 use crate::store::StoreError;
@@ -117,9 +117,9 @@ impl Connections {
     }
 
     /// Whether connections use TLS, and how far away the farthest server is.
-    pub(super) fn protection(&self) -> (bool, Reach) {
+    pub(super) fn protection(&self) -> (bool, Distance) {
         let manager = self.pool.manager();
-        (manager.tls.is_on, manager.settings.reach())
+        (manager.tls.is_on, manager.settings.distance())
     }
 
     /// The current generation. Connections of an older generation are not used again.
@@ -200,7 +200,7 @@ pub(super) struct Manager {
 
 impl Manager {
     fn new(mut settings: Settings, tls: Option<SslConnector>, call: Duration) -> Result<Self, StoreError> {
-        let tls = settings.tls.clone().connector(tls, settings.reach())?;
+        let tls = settings.tls.clone().connector(tls, settings.distance())?;
         settings.config.ssl_mode(if tls.is_on { SslMode::Require } else { SslMode::Disable });
         settings.config.ssl_negotiation(if tls.is_direct { SslNegotiation::Direct } else { SslNegotiation::Postgres });
         // The hosts share half of the time of a call.

@@ -29,17 +29,17 @@ const NEAR_MARGIN: Duration = Duration::from_millis(50);
 /// Nearly all transactions commit this soon after they have read the clock.
 const FAR_MARGIN: Duration = Duration::from_secs(2);
 /// The pause after a far scan is this many times as long as the scan took.
-const FAR_LOOK_FACTOR: u32 = 20;
+const FAR_SCAN_FACTOR: u32 = 20;
 /// The minimum of that pause.
-const SHORTEST_FAR_LOOK_PAUSE: Duration = Duration::from_millis(100);
+const SHORTEST_FAR_SCAN_PAUSE: Duration = Duration::from_millis(100);
 /// The maximum of that pause, and the pause after a far scan that failed.
-const LONGEST_FAR_LOOK_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_FAR_SCAN_PAUSE: Duration = Duration::from_secs(2);
 /// The pause after a full scan is this many times as long as the scan took.
-const FULL_LOOK_FACTOR: u32 = 100;
+const FULL_SCAN_FACTOR: u32 = 100;
 /// The minimum of that pause.
-const SHORTEST_FULL_LOOK_PAUSE: Duration = Duration::from_secs(1);
+const SHORTEST_FULL_SCAN_PAUSE: Duration = Duration::from_secs(1);
 /// The maximum of that pause, and the pause after a full scan that failed.
-const LONGEST_FULL_LOOK_PAUSE: Duration = Duration::from_secs(600);
+const LONGEST_FULL_SCAN_PAUSE: Duration = Duration::from_secs(600);
 
 /// What a scan searches for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,9 +56,9 @@ struct Bound {
     /// The same with [`FAR_MARGIN`]. It is always before `near`.
     far: SystemTime,
     /// When the next far scan is due, on the monotonic clock.
-    far_look_at: Duration,
+    far_scan_at: Duration,
     /// When the next full scan is due, on the monotonic clock.
-    full_look_at: Duration,
+    full_scan_at: Duration,
 }
 
 /// The format and the keys of the rows that a claim can open.
@@ -86,7 +86,7 @@ pub(super) struct Times {
 
 /// A scan for due rows.
 #[derive(Debug)]
-pub(super) struct Look<T> {
+pub(super) struct Scan<T> {
     /// Where it starts; `None` for a full scan.
     pub(super) since: T,
     generation: u64,
@@ -97,7 +97,7 @@ pub(super) struct Look<T> {
 /// The result of a scan.
 #[derive(Debug)]
 pub(super) struct Found<T> {
-    look: Look<T>,
+    scan: Scan<T>,
     took: Duration,
     /// The earliest due times, including those of rows that other replicas have claimed.
     earliest: T,
@@ -105,15 +105,15 @@ pub(super) struct Found<T> {
     now: SystemTime,
 }
 
-impl<T> Look<T> {
+impl<T> Scan<T> {
     pub(super) fn found(self, earliest: T, now: SystemTime) -> Found<T> {
-        Found { took: SystemClock.monotonic().saturating_sub(self.began), look: self, earliest, now }
+        Found { took: SystemClock.monotonic().saturating_sub(self.began), scan: self, earliest, now }
     }
 }
 
 impl DueBounds {
-    pub(super) fn look(&self, claim: &Claim) -> Look<Times> {
-        self.look_with(claim.format, &claim.keys, |state, now| {
+    pub(super) fn scan(&self, claim: &Claim) -> Scan<Times> {
+        self.scan_with(claim.format, &claim.keys, |state, now| {
             let mut of = |kind: fn(Partition) -> Kind| {
                 claim.quotas.iter().map(|quota| state.since(kind(quota.partition), now)).collect()
             };
@@ -121,27 +121,27 @@ impl DueBounds {
         })
     }
 
-    pub(super) fn look_for_outcomes(&self, claim: &OutcomeClaim) -> Look<Option<SystemTime>> {
-        self.look_with(claim.format, &claim.keys, |state, now| state.since(Kind::Outcomes, now))
+    pub(super) fn scan_for_outcomes(&self, claim: &OutcomeClaim) -> Scan<Option<SystemTime>> {
+        self.scan_with(claim.format, &claim.keys, |state, now| state.since(Kind::Outcomes, now))
     }
 
-    fn look_with<T>(&self, format: u8, keys: &[[u8; 4]], since: impl FnOnce(&mut State, Duration) -> T) -> Look<T> {
+    fn scan_with<T>(&self, format: u8, keys: &[[u8; 4]], since: impl FnOnce(&mut State, Duration) -> T) -> Scan<T> {
         let mut state = self.state();
         state.is_for((format, keys.to_vec()));
         let began = SystemClock.monotonic();
-        Look { since: since(&mut state, began), generation: state.generation, began }
+        Scan { since: since(&mut state, began), generation: state.generation, began }
     }
 
     /// Updates the bounds from a scan. Call it after the commit, because without the commit the due times have not
     /// changed.
     pub(super) fn learn(&self, claim: &Claim, found: &Found<Times>) {
         let mut state = self.state();
-        if state.generation != found.look.generation {
+        if state.generation != found.scan.generation {
             return;
         }
         for (place, quota) in claim.quotas.iter().enumerate() {
             let at = |times: &[Option<SystemTime>]| times.get(place).copied().flatten();
-            let (since, earliest) = (&found.look.since, &found.earliest);
+            let (since, earliest) = (&found.scan.since, &found.earliest);
             state.learn(Kind::Polls(quota.partition), found, at(&since.polls), at(&earliest.polls));
             state.learn(
                 Kind::Verifications(quota.partition),
@@ -154,15 +154,15 @@ impl DueBounds {
 
     pub(super) fn learn_of_outcomes(&self, found: &Found<Option<SystemTime>>) {
         let mut state = self.state();
-        if state.generation == found.look.generation {
-            state.learn(Kind::Outcomes, found, found.look.since, found.earliest);
+        if state.generation == found.scan.generation {
+            state.learn(Kind::Outcomes, found, found.scan.since, found.earliest);
         }
     }
 
     /// Notes how long an insertion or a ping took. If a scan ran meanwhile, the row may lie before the near bound.
     pub(super) fn wrote(&self, took: Duration) {
         if took > NEAR_MARGIN {
-            self.state().bounds.values_mut().for_each(|bound| bound.far_look_at = Duration::ZERO);
+            self.state().bounds.values_mut().for_each(|bound| bound.far_scan_at = Duration::ZERO);
         }
     }
 
@@ -194,12 +194,12 @@ impl State {
     fn since(&mut self, kind: Kind, now: Duration) -> Option<SystemTime> {
         let bound = self.bounds.get_mut(&kind)?;
         // If a far or full scan takes too long and fails, other claims continue with the nearer bound.
-        if now >= bound.full_look_at {
-            bound.full_look_at = now.saturating_add(LONGEST_FULL_LOOK_PAUSE);
+        if now >= bound.full_scan_at {
+            bound.full_scan_at = now.saturating_add(LONGEST_FULL_SCAN_PAUSE);
             return None;
         }
-        if now >= bound.far_look_at {
-            bound.far_look_at = now.saturating_add(LONGEST_FAR_LOOK_PAUSE);
+        if now >= bound.far_scan_at {
+            bound.far_scan_at = now.saturating_add(LONGEST_FAR_SCAN_PAUSE);
             return Some(bound.far);
         }
         Some(bound.near)
@@ -210,17 +210,17 @@ impl State {
         let (Some(near), Some(far)) = (at.checked_sub(NEAR_MARGIN), at.checked_sub(FAR_MARGIN)) else { return };
         let next = |factor, shortest, longest| {
             let pause = found.took.saturating_mul(factor).clamp(shortest, longest);
-            found.look.began.saturating_add(found.took).saturating_add(pause)
+            found.scan.began.saturating_add(found.took).saturating_add(pause)
         };
-        let far_look_at = next(FAR_LOOK_FACTOR, SHORTEST_FAR_LOOK_PAUSE, LONGEST_FAR_LOOK_PAUSE);
+        let far_scan_at = next(FAR_SCAN_FACTOR, SHORTEST_FAR_SCAN_PAUSE, LONGEST_FAR_SCAN_PAUSE);
         match (since, self.bounds.get_mut(&kind)) {
             (None, _) => {
-                let full_look_at = next(FULL_LOOK_FACTOR, SHORTEST_FULL_LOOK_PAUSE, LONGEST_FULL_LOOK_PAUSE);
-                self.bounds.insert(kind, Bound { near, far, far_look_at, full_look_at });
+                let full_scan_at = next(FULL_SCAN_FACTOR, SHORTEST_FULL_SCAN_PAUSE, LONGEST_FULL_SCAN_PAUSE);
+                self.bounds.insert(kind, Bound { near, far, far_scan_at, full_scan_at });
             }
             // It scanned everything from the far bound on.
             (Some(since), Some(bound)) if since <= bound.far => {
-                (bound.near, bound.far, bound.far_look_at) = (near, far, far_look_at);
+                (bound.near, bound.far, bound.far_scan_at) = (near, far, far_scan_at);
             }
             (Some(_), Some(bound)) => (bound.near, bound.far) = (near, bound.far.min(far)),
             (Some(_), None) => {}
@@ -242,26 +242,26 @@ mod tests {
         Claim { quotas, limit: 1, lease: Duration::ZERO, format: 1, keys: vec![[1; 4]] }
     }
 
-    fn found(look: Look<Times>, first: Option<u64>, now: u64) -> Found<Times> {
+    fn found(scan: Scan<Times>, first: Option<u64>, now: u64) -> Found<Times> {
         let earliest = Times { polls: vec![first.map(at)], verifications: vec![None] };
         // Independent of the speed of the machine that runs the test.
-        Found { took: Duration::from_secs(1), ..look.found(earliest, at(now)) }
+        Found { took: Duration::from_secs(1), ..scan.found(earliest, at(now)) }
     }
 
     /// Where the scan for polls of the one partition starts, after a scan that found the earliest due time at `first`.
-    fn after_look(bounds: &DueBounds, first: Option<u64>, now: u64) -> Option<SystemTime> {
-        bounds.learn(&claim(), &found(bounds.look(&claim()), first, now));
-        bounds.look(&claim()).since.polls[0]
+    fn after_scan(bounds: &DueBounds, first: Option<u64>, now: u64) -> Option<SystemTime> {
+        bounds.learn(&claim(), &found(bounds.scan(&claim()), first, now));
+        bounds.scan(&claim()).since.polls[0]
     }
 
     #[test]
     fn most_scans_start_just_before_the_earliest_row_and_the_clock() {
         let bounds = DueBounds::default();
-        assert_eq!(bounds.look(&claim()).since.polls, [None]);
-        assert_eq!(after_look(&bounds, None, 500), Some(at(500) - NEAR_MARGIN));
-        assert_eq!(after_look(&bounds, Some(2_000), 500), Some(at(500) - NEAR_MARGIN));
+        assert_eq!(bounds.scan(&claim()).since.polls, [None]);
+        assert_eq!(after_scan(&bounds, None, 500), Some(at(500) - NEAR_MARGIN));
+        assert_eq!(after_scan(&bounds, Some(2_000), 500), Some(at(500) - NEAR_MARGIN));
         assert_eq!(
-            after_look(&bounds, Some(450), 500),
+            after_scan(&bounds, Some(450), 500),
             Some(at(450) - NEAR_MARGIN),
             "the bound follows an earlier row"
         );
@@ -270,61 +270,61 @@ mod tests {
     #[test]
     fn a_far_scan_starts_before_what_was_committed_since_the_previous_one() {
         let bounds = DueBounds::default();
-        after_look(&bounds, None, 500);
+        after_scan(&bounds, None, 500);
         let kind = Kind::Polls(Partition(1));
         // Near scans go on, and the far bound stays.
-        assert_eq!(after_look(&bounds, None, 510), Some(at(510) - NEAR_MARGIN));
-        let far_look_at = bounds.state().bounds[&kind].far_look_at;
-        assert_eq!(bounds.state().since(kind, far_look_at), Some(at(500) - FAR_MARGIN));
-        assert_eq!(bounds.state().since(kind, far_look_at), Some(at(510) - NEAR_MARGIN), "other claims scan less");
+        assert_eq!(after_scan(&bounds, None, 510), Some(at(510) - NEAR_MARGIN));
+        let far_scan_at = bounds.state().bounds[&kind].far_scan_at;
+        assert_eq!(bounds.state().since(kind, far_scan_at), Some(at(500) - FAR_MARGIN));
+        assert_eq!(bounds.state().since(kind, far_scan_at), Some(at(510) - NEAR_MARGIN), "other claims scan less");
         let far = Times { polls: vec![Some(at(500) - FAR_MARGIN)], verifications: vec![None] };
-        bounds.learn(&claim(), &found(Look { since: far, ..bounds.look(&claim()) }, None, 520));
+        bounds.learn(&claim(), &found(Scan { since: far, ..bounds.scan(&claim()) }, None, 520));
         assert_eq!(bounds.state().bounds[&kind].far, at(520) - FAR_MARGIN);
     }
 
     #[test]
     fn a_slow_insertion_or_ping_makes_the_next_scan_a_far_one() {
         let bounds = DueBounds::default();
-        after_look(&bounds, None, 500);
+        after_scan(&bounds, None, 500);
         bounds.wrote(NEAR_MARGIN);
-        assert_eq!(bounds.look(&claim()).since.polls, [Some(at(500) - NEAR_MARGIN)]);
+        assert_eq!(bounds.scan(&claim()).since.polls, [Some(at(500) - NEAR_MARGIN)]);
         bounds.wrote(NEAR_MARGIN * 2);
-        assert_eq!(bounds.look(&claim()).since.polls, [Some(at(500) - FAR_MARGIN)]);
-        assert_eq!(bounds.look(&claim()).since.polls, [Some(at(500) - NEAR_MARGIN)]);
+        assert_eq!(bounds.scan(&claim()).since.polls, [Some(at(500) - FAR_MARGIN)]);
+        assert_eq!(bounds.scan(&claim()).since.polls, [Some(at(500) - NEAR_MARGIN)]);
     }
 
     #[test]
     fn a_bound_follows_a_clock_that_is_set_back_and_counts_for_the_same_keys_alone() {
         let bounds = DueBounds::default();
-        assert_eq!(after_look(&bounds, None, 500), Some(at(500) - NEAR_MARGIN));
-        assert_eq!(after_look(&bounds, None, 100), Some(at(100) - NEAR_MARGIN));
+        assert_eq!(after_scan(&bounds, None, 500), Some(at(500) - NEAR_MARGIN));
+        assert_eq!(after_scan(&bounds, None, 100), Some(at(100) - NEAR_MARGIN));
         assert_eq!(bounds.state().bounds[&Kind::Polls(Partition(1))].far, at(100) - FAR_MARGIN);
-        assert_eq!(bounds.look(&Claim { keys: vec![[2; 4]], ..claim() }).since.polls, [None]);
-        assert_eq!(bounds.look(&claim()).since.polls, [None]);
+        assert_eq!(bounds.scan(&Claim { keys: vec![[2; 4]], ..claim() }).since.polls, [None]);
+        assert_eq!(bounds.scan(&claim()).since.polls, [None]);
     }
 
     #[test]
     fn a_look_that_began_before_bounds_were_forgotten_says_nothing() {
         let bounds = DueBounds::default();
-        let look = bounds.look(&claim());
+        let scan = bounds.scan(&claim());
         bounds.forget();
-        bounds.learn(&claim(), &found(look, None, 501));
-        assert_eq!(bounds.look(&claim()).since.polls, [None]);
-        assert_eq!(after_look(&bounds, None, 500), Some(at(500) - NEAR_MARGIN));
+        bounds.learn(&claim(), &found(scan, None, 501));
+        assert_eq!(bounds.scan(&claim()).since.polls, [None]);
+        assert_eq!(after_scan(&bounds, None, 500), Some(at(500) - NEAR_MARGIN));
     }
 
     #[test]
     fn full_looks_take_a_hundredth_of_the_time_and_one_that_fails_does_not_stop_claims() {
         let bounds = DueBounds::default();
-        after_look(&bounds, None, 500);
+        after_scan(&bounds, None, 500);
         let kind = Kind::Polls(Partition(1));
-        let full_look_at = || bounds.state().bounds[&kind].full_look_at;
-        let next = full_look_at();
+        let full_scan_at = || bounds.state().bounds[&kind].full_scan_at;
+        let next = full_scan_at();
         let pause = next.saturating_sub(SystemClock.monotonic());
         assert!(pause > Duration::from_secs(50) && pause <= Duration::from_secs(101), "{pause:?}");
         assert_eq!(bounds.state().since(kind, next), None);
         let far = Some(at(500) - FAR_MARGIN);
         assert_eq!(bounds.state().since(kind, next), far, "other claims do not scan everything too");
-        assert_eq!(full_look_at(), next + LONGEST_FULL_LOOK_PAUSE);
+        assert_eq!(full_scan_at(), next + LONGEST_FULL_SCAN_PAUSE);
     }
 }

@@ -13,7 +13,7 @@ use super::row::{
 use super::session::{Parameter, Session, value};
 use super::upkeep;
 use crate::store::column::{limit, micros};
-use crate::store::listing::{Look, ROWS_PER_LOOK, page};
+use crate::store::listing::{Look, ROWS_PER_SCAN, page};
 use crate::store::{Among, Erased, Listing, Page, Pinged, Place, ProcessId, Requeued, RowOverview, State, StoreError};
 
 /// The longest time that a row can be overdue. A longer one would be out of PostgreSQL's range.
@@ -85,7 +85,7 @@ const KINDS: [(&str, &[State]); 3] = [
 ];
 
 pub(super) async fn list(session: &Session<'_>, listing: &Listing) -> Result<Page, StoreError> {
-    let most = limit(ROWS_PER_LOOK.max(listing.limit));
+    let most = limit(ROWS_PER_SCAN.max(listing.limit));
     let after = listing.after.map_or_else(Vec::new, |after| after.id.to_bytes().to_vec());
     let mut parameters: Vec<Parameter<'_>> = vec![(&after, Type::BYTEA), (&most, Type::INT8)];
     let (before, step, wanted) = match (&listing.among, listing.overdue_for) {
@@ -100,12 +100,12 @@ pub(super) async fn list(session: &Session<'_>, listing: &Listing) -> Result<Pag
     if let Some(wanted) = &wanted {
         parameters.push((wanted, Type::BYTEA_ARRAY));
     }
-    let (look, now) = look(session, before, step, &parameters, ROWS_PER_LOOK.max(listing.limit)).await?;
+    let (look, now) = look(session, before, step, &parameters, ROWS_PER_SCAN.max(listing.limit)).await?;
     Ok(page(listing, vec![look], now))
 }
 
 async fn list_due(session: &Session<'_>, listing: &Listing, overdue_for: Duration) -> Result<Page, StoreError> {
-    let most = listing.limit.clamp(1, ROWS_PER_LOOK);
+    let most = listing.limit.clamp(1, ROWS_PER_SCAN);
     let after = listing.after.map_or_else(Vec::new, |after| after.id.to_bytes().to_vec());
     let since = listing.after.map_or(0, |after| after.order);
     let partition = listing.partition.map(|partition| partition.0);

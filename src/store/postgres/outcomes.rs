@@ -14,7 +14,7 @@ use super::row::{
 };
 use super::session::{Session, value};
 use crate::store::column::{limit, micros};
-use crate::store::rules::{Held, Hold, fair_shares, in_turn};
+use crate::store::rules::{Held, Hold, fair_shares, round_robin};
 use crate::store::{
     Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeBatch, OutcomeClaim, ProcessId, State,
     StoreError,
@@ -104,7 +104,7 @@ pub(super) async fn claim_outcomes(
     claim: &OutcomeClaim,
 ) -> Result<(OutcomeBatch, Found<Option<SystemTime>>), StoreError> {
     let (format, keys) = (i16::from(claim.format), numbers_of(&claim.keys));
-    let look = due_bounds.look_for_outcomes(claim);
+    let look = due_bounds.scan_for_outcomes(claim);
     let since = look.since;
     let shares = shares(session, claim, since).await?;
     let (claimed, set_aside) = claim_shares(session, claim, &shares, since).await?;
@@ -196,7 +196,7 @@ async fn claim_shares(
         }
     }
     set_aside(session, &without_body).await?;
-    Ok((in_turn(by_partition), without_body))
+    Ok((round_robin(by_partition), without_body))
 }
 
 const HOLD: &str = "

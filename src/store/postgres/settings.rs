@@ -8,7 +8,7 @@ use tokio_postgres::config::ChannelBinding;
 
 use super::conninfo::Parameters;
 use super::problem::Refusal;
-use super::tls::{Reach, TlsSettings};
+use super::tls::{Distance, TlsSettings};
 
 /// How long a connection is idle before the operating system sends a keepalive probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
@@ -45,15 +45,15 @@ impl Target {
         cfg!(unix) && self.host.starts_with('/')
     }
 
-    fn reach(&self) -> Reach {
+    fn distance(&self) -> Distance {
         let is_local_name =
             || self.host == "localhost" || self.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
         if self.is_socket() {
-            Reach::Socket
+            Distance::Socket
         } else if is_local_name() && self.address.is_none_or(|address| address.is_loopback()) {
-            Reach::ThisMachine
+            Distance::ThisMachine
         } else {
-            Reach::Network
+            Distance::Network
         }
     }
 }
@@ -88,8 +88,8 @@ impl Settings {
     }
 
     /// The farthest of the servers.
-    pub(super) fn reach(&self) -> Reach {
-        self.targets.iter().map(Target::reach).max().unwrap_or(Reach::Network)
+    pub(super) fn distance(&self) -> Distance {
+        self.targets.iter().map(Target::distance).max().unwrap_or(Distance::Network)
     }
 }
 
@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn this_machine_has_few_names() {
-        let is_this_machine = |text| Settings::parse(text).is_ok_and(|settings| settings.reach() < Reach::Network);
+        let is_this_machine =
+            |text| Settings::parse(text).is_ok_and(|settings| settings.distance() < Distance::Network);
         for text in ["host=localhost", "host=127.0.0.1", "host=::1", "hostaddr=127.0.0.1", "host=/run/postgresql"] {
             assert!(is_this_machine(text), "{text}");
         }

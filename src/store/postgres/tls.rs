@@ -52,7 +52,7 @@ struct Files {
 
 /// How far away a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reach {
+pub(super) enum Distance {
     /// A Unix socket.
     Socket,
     /// A loopback address.
@@ -90,15 +90,15 @@ impl TlsSettings {
     }
 
     /// Creates the connector. `given` is the connector of the application, if there is one.
-    pub(super) fn connector(self, given: Option<SslConnector>, reach: Reach) -> Result<Connector, Refusal> {
+    pub(super) fn connector(self, given: Option<SslConnector>, distance: Distance) -> Result<Connector, Refusal> {
         let Self { mode, files, sends_name, is_direct } = self;
         if given.is_some() && files.are_named() {
             return Err(Refusal::TwoConnectors);
         }
         let is_on = match mode {
-            _ if reach == Reach::Socket => false,
+            _ if distance == Distance::Socket => false,
             Mode::Disable => false,
-            Mode::Unsaid => reach == Reach::Network || files.are_named() || is_direct,
+            Mode::Unsaid => distance == Distance::Network || files.are_named() || is_direct,
             Mode::Require | Mode::VerifyCa | Mode::VerifyFull => true,
         };
         if mode == Mode::Disable && is_direct {
@@ -262,15 +262,15 @@ mod tests {
     use super::*;
 
     /// Whether TLS is on and the name is checked.
-    fn of(text: &str, reach: Reach) -> Result<(bool, bool), String> {
+    fn of(text: &str, distance: Distance) -> Result<(bool, bool), String> {
         let settings = Parameters::parse(text).and_then(|parameters| TlsSettings::of(&parameters));
-        let connector = settings.and_then(|settings| settings.connector(None, reach));
+        let connector = settings.and_then(|settings| settings.connector(None, distance));
         connector.map(|connector| (connector.is_on, connector.checks_name)).map_err(|refusal| refusal.to_string())
     }
 
     #[test]
     fn tls_is_on_and_strict_unless_something_else_is_said() {
-        let remote = |text| of(text, Reach::Network);
+        let remote = |text| of(text, Distance::Network);
         assert_eq!(remote(""), Ok((true, true)));
         assert_eq!(remote("sslmode=allow"), Ok((true, true)));
         assert_eq!(remote("sslmode=prefer"), Ok((true, true)));
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn this_machine_is_reached_without_tls_unless_something_is_said() {
-        let local = |text| of(text, Reach::ThisMachine).map(|(is_on, _)| is_on);
+        let local = |text| of(text, Distance::ThisMachine).map(|(is_on, _)| is_on);
         assert_eq!(local(""), Ok(false));
         assert_eq!(local("sslmode=prefer"), Ok(false));
         assert_eq!(local("sslmode=require"), Ok(true));
@@ -293,7 +293,7 @@ mod tests {
         // The error shows that the file was read.
         assert!(local("sslrootcert=/nowhere/root.crt").unwrap_err().contains("/nowhere/root.crt"));
         assert_eq!(
-            of("sslmode=verify-full sslrootcert=/nowhere/root.crt", Reach::Socket).map(|(is_on, _)| is_on),
+            of("sslmode=verify-full sslrootcert=/nowhere/root.crt", Distance::Socket).map(|(is_on, _)| is_on),
             Ok(false)
         );
     }
@@ -311,7 +311,7 @@ mod tests {
             ("ssl_min_protocol_version=1.2", "ssl_min_protocol_version"),
             ("ssl_max_protocol_version=SSLv3", "ssl_max_protocol_version"),
         ] {
-            let refusal = of(text, Reach::Network).unwrap_err();
+            let refusal = of(text, Distance::Network).unwrap_err();
             assert!(refusal.starts_with(&format!("{why} in the connection string ")), "{text}: {refusal}");
         }
     }

@@ -108,16 +108,16 @@ pub(super) async fn work(
             }
         }
     }
-    let look = claim.map(|claim| (claim, due_bounds.look(claim)));
+    let look = claim.map(|claim| (claim, due_bounds.scan(claim)));
     let claims = match &look {
         Some((claim, look)) => claim::claim(session, claim, &look.since).await?,
         None => Claims::default(),
     };
     let Claims { claimed, set_aside } = claims;
     let looking = look.as_ref().map(|(claim, look)| (*claim, &look.since));
-    let claim::Next { now, due, earliest, clamping, corrected } = claim::next(session, looking, &claimed).await?;
+    let claim::Next { now, due, earliest, correcting, corrected } = claim::next(session, looking, &claimed).await?;
     let found = look.map(|(_, look)| look.found(earliest, now));
-    Ok((Work { now, settled, claimed, due, set_aside, clamping, corrected }, found))
+    Ok((Work { now, settled, claimed, due, set_aside, correcting, corrected }, found))
 }
 
 const SETTLE: &str = "

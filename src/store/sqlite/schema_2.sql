@@ -15,7 +15,7 @@ CREATE INDEX process_verification ON process (partition, due_at) WHERE state IN 
 CREATE INDEX process_outcome_of ON process (partition, due_at) WHERE state = 3;
 CREATE INDEX lease_due ON lease (partition, due_at);
 
--- The progress of the last run that corrects due times; see `Store::clamp_due_times`. There is one row.
+-- The progress of the last run that corrects due times; see `Store::correct_due_times`. There is one row.
 CREATE TABLE clamp_run (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
     under_way INTEGER NOT NULL DEFAULT 0,

@@ -4,16 +4,16 @@
 //! each new value.
 
 mod claim;
-mod clamp;
 mod clients;
+mod due_times;
 mod operators;
 mod outcomes;
 mod transfer;
 mod upkeep;
 mod work;
 
-pub(super) use clamp::{clamp_due_times, spread};
 pub(super) use clients::{known_clients, note_clients};
+pub(super) use due_times::{correct_due_times, spread};
 pub(super) use operators::{bring_forward, erase, list, requeue};
 pub(super) use outcomes::{acknowledge, claim_outcomes, expire_outcomes, hold};
 pub(super) use transfer::{export, import};

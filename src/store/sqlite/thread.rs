@@ -22,7 +22,7 @@ const WAITING_CALLS: usize = 100_000;
 const CALLS_PER_TRANSACTION: usize = 256;
 
 /// How often to check whether another process has changed the file.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The role of a thread.
 #[derive(Clone, Copy)]
@@ -179,7 +179,7 @@ impl Thread {
 
     fn next(&self, calls: &Receiver<Box<dyn Call>>) -> Result<Box<dyn Call>, RecvTimeoutError> {
         match self.role {
-            Role::Writer => calls.recv_timeout(LOOK_EVERY),
+            Role::Writer => calls.recv_timeout(CHECK_INTERVAL),
             Role::Reader => calls.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::store::{Clamped, ProcessId};
+use openid_deferred::store::{CorrectionProgress, ProcessId};
 
 use super::Oracle;
 use crate::life::Life;
@@ -87,9 +87,9 @@ impl Oracle {
         self.quiet.heard.entry(life.number).or_insert(now);
     }
 
-    pub fn clamped(&mut self, now: Duration, life: &Arc<Life>, clamped: Clamped) {
-        self.say(now, || format!("replica {} puts due times right: {clamped:?}", life.number));
-        if clamped == Clamped::Done {
+    pub fn corrected(&mut self, now: Duration, life: &Arc<Life>, progress: CorrectionProgress) {
+        self.say(now, || format!("replica {} puts due times right: {progress:?}", life.number));
+        if progress == CorrectionProgress::Done {
             self.quiet.corrected_at = Some(now);
             self.quiet.set_back = Duration::ZERO;
         }

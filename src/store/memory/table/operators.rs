@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Table;
 use crate::clock::saturating_add;
-use crate::store::listing::{Look, ROWS_PER_LOOK, page};
+use crate::store::listing::{Look, ROWS_PER_SCAN, page};
 use crate::store::memory::row::{Queue, Row, SET_ASIDE, later};
 use crate::store::{Among, Erased, Listing, Page, Pinged, Place, ProcessId, Requeued, RowOverview, State};
 
@@ -14,7 +14,7 @@ impl Table {
     /// `origin` is the wall clock at zero of the monotonic clock.
     pub(in crate::store::memory) fn list(&self, listing: &Listing, now: Duration, origin: SystemTime) -> Page {
         let look = match (&listing.among, listing.overdue_for) {
-            (Among::All, Some(overdue_for)) => self.look_at_due(listing, now.checked_sub(overdue_for), origin),
+            (Among::All, Some(overdue_for)) => self.scan_due(listing, now.checked_sub(overdue_for), origin),
             (Among::All, None) => {
                 let after = listing.after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.id));
                 let rows = self.rows.range((after, Bound::Unbounded)).map(|(id, row)| (0, *id, row));
@@ -39,7 +39,7 @@ impl Table {
     }
 
     /// Looks at the rows that have been due since `latest`, in the order in which they became due.
-    fn look_at_due(&self, listing: &Listing, latest: Option<Duration>, origin: SystemTime) -> Look {
+    fn scan_due(&self, listing: &Listing, latest: Option<Duration>, origin: SystemTime) -> Look {
         let due = self
             .due
             .iter()
@@ -58,7 +58,7 @@ impl Table {
         listing: &Listing,
         origin: SystemTime,
     ) -> Look {
-        let limit = ROWS_PER_LOOK.max(listing.limit);
+        let limit = ROWS_PER_SCAN.max(listing.limit);
         let rows = rows.take(limit).map(|(order, id, row)| row.overview(Place { order, id }, origin));
         Look::limited(rows.collect(), limit)
     }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
-use super::{SET_ASIDE, cancellation_at, clamp, key_at, state_at, with_keys};
+use super::{SET_ASIDE, cancellation_at, due_times, key_at, state_at, with_keys};
 use crate::store::column::limit;
 use crate::store::rules::due_if_orphaned;
 use crate::store::sqlite::moment::{Moment, column, since_1970};
@@ -14,7 +14,7 @@ pub(super) struct Claims {
     pub(super) claimed: Vec<Claimed>,
     pub(super) due: Vec<NextDue>,
     pub(super) set_aside: Vec<ProcessId>,
-    pub(super) clamping: bool,
+    pub(super) correcting: bool,
 }
 
 /// The rows of a quota that are counted together.
@@ -93,8 +93,8 @@ pub(super) const LEASE: &str =
     "REPLACE INTO lease (slot, partition, leased_until, due_at, epoch, attempts) VALUES (?, ?, ?, ?, ?, ?)";
 
 pub(super) fn claim(connection: &Connection, now: Moment, claim: &Claim) -> rusqlite::Result<Claims> {
-    let mut claims = Claims { clamping: clamp::is_under_way(connection)?, ..Claims::default() };
-    if !claims.clamping {
+    let mut claims = Claims { correcting: due_times::is_running(connection)?, ..Claims::default() };
+    if !claims.correcting {
         let mut left = claim.limit;
         for kind in [Kind::Verifications, Kind::Polls] {
             for quota in shares(connection, now, claim, kind, left)? {

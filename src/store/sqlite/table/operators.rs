@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, named_params};
 use super::{SET_ASIDE, cancellation_in, id_in, key_in, partition_in, state_in};
 use crate::clock::saturating_add;
 use crate::store::column::{limit, micros};
-use crate::store::listing::{Look, ROWS_PER_LOOK, page};
+use crate::store::listing::{Look, ROWS_PER_SCAN, page};
 use crate::store::sqlite::moment::{Moment, since_1970};
 use crate::store::{Among, Erased, Listing, Page, Partition, Pinged, Place, ProcessId, Requeued, RowOverview, State};
 
@@ -55,9 +55,9 @@ pub(in crate::store::sqlite) fn list(
     listing: &Listing,
 ) -> rusqlite::Result<Page> {
     let looks = match (&listing.among, listing.overdue_for) {
-        (Among::All, Some(overdue_for)) => look_at_due(connection, now, listing, overdue_for)?,
+        (Among::All, Some(overdue_for)) => scan_due(connection, now, listing, overdue_for)?,
         (Among::All, None) => {
-            let most = ROWS_PER_LOOK.max(listing.limit);
+            let most = ROWS_PER_SCAN.max(listing.limit);
             let rows = look(connection, ALL, named_params! { ":after": after(listing), ":limit": limit(most) })?;
             vec![Look::limited(rows, most)]
         }
@@ -69,7 +69,7 @@ pub(in crate::store::sqlite) fn list(
             vec![of_ids(rows, listing)]
         }
         (Among::References(references), _) => {
-            let most = ROWS_PER_LOOK.max(listing.limit);
+            let most = ROWS_PER_SCAN.max(listing.limit);
             let mut looks = Vec::new();
             for reference in references {
                 let values = named_params! {
@@ -102,14 +102,14 @@ fn of_ids(rows: Vec<RowOverview>, listing: &Listing) -> Look {
     Look { rows: rows.into_values().collect(), end: None }
 }
 
-fn look_at_due(
+fn scan_due(
     connection: &Connection,
     now: Moment,
     listing: &Listing,
     overdue_for: Duration,
 ) -> rusqlite::Result<Vec<Look>> {
     let latest = now.0.saturating_sub(micros(overdue_for));
-    let most = listing.limit.clamp(1, ROWS_PER_LOOK);
+    let most = listing.limit.clamp(1, ROWS_PER_SCAN);
     let (from, after) = listing.after.map_or((i64::MIN, Vec::new()), |place| (place.order, after(listing)));
     let mut looks = Vec::new();
     for (kind, states) in KINDS {

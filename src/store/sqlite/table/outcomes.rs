@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::{SET_ASIDE, body_in, cancellation_in, id_in, partition_in, state_in, with_keys};
 use crate::store::column::limit;
-use crate::store::rules::{Held, Hold, fair_shares, in_turn};
+use crate::store::rules::{Held, Hold, fair_shares, round_robin};
 use crate::store::sqlite::moment::{Moment, column};
 use crate::store::{
     Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeBatch, OutcomeClaim, ProcessId, SealedBody,
@@ -33,7 +33,7 @@ pub(in crate::store::sqlite) fn claim_outcomes(
     let mut hold = connection.prepare_cached(
         "UPDATE process SET due_at = :due_at, epoch = epoch + 1, attempts = :attempts WHERE slot = :slot",
     )?;
-    for Due { slot, row, has_body } in in_turn(by_partition) {
+    for Due { slot, row, has_body } in round_robin(by_partition) {
         let due_at = if has_body { now.plus(claim.lease) } else { SET_ASIDE };
         hold.execute(named_params! { ":due_at": due_at, ":attempts": row.attempts, ":slot": slot })?;
         match has_body {

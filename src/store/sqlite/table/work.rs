@@ -3,7 +3,7 @@
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, ToSql, named_params, params};
 
 use super::claim::{self, Claims, LEASE};
-use super::{clamp, id_in, lookup_in, partition_in, state_at, state_in};
+use super::{due_times, id_in, lookup_in, partition_in, state_at, state_in};
 use crate::store::column::{key_number, micros};
 use crate::store::sqlite::moment::Moment;
 use crate::store::{
@@ -92,9 +92,9 @@ pub(in crate::store::sqlite) fn work(
         }
     }
     let claims = claim.map_or_else(|| Ok(Claims::default()), |claim| claim::claim(connection, now, claim))?;
-    let Claims { claimed, due, set_aside, clamping } = claims;
-    let corrected = clamp::corrected(connection)?;
-    Ok(Work { now: now.wall(), settled, claimed, due, set_aside, clamping, corrected })
+    let Claims { claimed, due, set_aside, correcting } = claims;
+    let corrected = due_times::corrected(connection)?;
+    Ok(Work { now: now.wall(), settled, claimed, due, set_aside, correcting, corrected })
 }
 
 /// The columns of a row that its settlement needs.

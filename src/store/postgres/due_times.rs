@@ -8,7 +8,7 @@ use super::row::{DUE_AT, id_in};
 use super::session::{Session, value};
 use crate::store::column::{limit, micros};
 use crate::store::rules::Run;
-use crate::store::{Clamp, Clamped, ClockJump, Partition, ProcessId, StoreError};
+use crate::store::{ClockJump, CorrectionProgress, CorrectionStep, Partition, ProcessId, StoreError};
 
 /// The share of an interval that the identifier of a row determines.
 const SHARE: &str = "((get_byte(process.id, 0) * 256.0 + get_byte(process.id, 1)) * 256.0 * 256.0
@@ -63,7 +63,7 @@ wanted AS MATERIALIZED (
 locked AS MATERIALIZED (
     SELECT id FROM @.process WHERE id = ANY(ARRAY(SELECT id FROM wanted)) ORDER BY id FOR UPDATE
 ),
-clamped AS (
+corrected AS (
     UPDATE @.process AS process SET
         lease_ends_at = CASE WHEN lease_ends_at IS NOT NULL THEN (:lease_ends_at) END,
         due_at = (:due_at),
@@ -73,10 +73,10 @@ clamped AS (
 )
 SELECT id, (SELECT count(*) FROM step) AS count FROM step ORDER BY id DESC LIMIT 1";
 
-/// See [`Times::clamp`](crate::store::rules::Times::clamp).
-const CLAMPED_LEASE: &str = "LEAST(lease_ends_at + :forward, now + :longest)";
+/// See [`Times::correct`](crate::store::rules::Times::correct).
+const CORRECTED_LEASE: &str = "LEAST(lease_ends_at + :forward, now + :longest)";
 
-const CLAMPED_DUE_AT: &str = "
+const CORRECTED_DUE_AT: &str = "
     CASE WHEN lease_ends_at IS NOT NULL THEN LEAST((:is_due_at) + :forward, now + :longest + :interval)
          WHEN due_at > now + :longest + :interval THEN now + :longest + :interval
          WHEN state = 1 AND due_at < now + poll_interval THEN GREATEST(due_at, LEAST(
@@ -86,14 +86,14 @@ const CLAMPED_DUE_AT: &str = "
          ))
          ELSE due_at END";
 
-const CLAMPED_NOT_BEFORE: &str = "
+const CORRECTED_NOT_BEFORE: &str = "
     CASE WHEN not_before + :forward > now THEN LEAST(not_before + :forward, (:due_at)) ELSE not_before END";
 
 /// The SQL of a step.
 fn step_statement() -> String {
-    STEP.replace(":lease_ends_at", CLAMPED_LEASE)
-        .replace(":not_before", CLAMPED_NOT_BEFORE)
-        .replace(":due_at", CLAMPED_DUE_AT)
+    STEP.replace(":lease_ends_at", CORRECTED_LEASE)
+        .replace(":not_before", CORRECTED_NOT_BEFORE)
+        .replace(":due_at", CORRECTED_DUE_AT)
         .replace(":is_due_at", DUE_AT)
         .replace(":interval", "poll_interval * (1 + :share)::double precision")
         .replace(":share", &format!("({SHARE})"))
@@ -105,31 +105,34 @@ const END: &str = "
 UPDATE @.clamp_run SET under_way = $1::boolean, up_to = $2::bytea, jump = $3::bigint, corrected = $4::bigint";
 
 /// Must be called in a transaction.
-pub(super) async fn clamp_due_times(session: &Session<'_>, clamp: &Clamp) -> Result<Clamped, StoreError> {
+pub(super) async fn correct_due_times(
+    session: &Session<'_>,
+    wanted: &CorrectionStep,
+) -> Result<CorrectionProgress, StoreError> {
     let rows = session.query(BEGIN, &[]).await?;
-    let Some(row) = rows.first() else { return Ok(Clamped::Busy) };
+    let Some(row) = rows.first() else { return Ok(CorrectionProgress::Busy) };
     let up_to: &[u8] = value(row, "up_to")?;
     let run = Run {
-        is_under_way: value(row, "under_way")?,
+        is_running: value(row, "under_way")?,
         up_to: up_to.try_into().ok().map(ProcessId::from_bytes),
         jump: ClockJump(value(row, "jump")?),
         corrected: ClockJump(value(row, "corrected")?),
     };
-    let run = match run.begin_step(clamp) {
+    let run = match run.begin_step(wanted) {
         Ok(run) => run,
         Err(nothing_to_do) => return Ok(nothing_to_do),
     };
-    let most = clamp.limit.max(1);
-    let (last, count) = step(session, run, most, clamp.longest).await?;
-    let (run, clamped) = run.end_step(clamp, last.filter(|_| count >= most));
+    let most = wanted.limit.max(1);
+    let (last, count) = step(session, run, most, wanted.longest).await?;
+    let (run, progress) = run.end_step(wanted, last.filter(|_| count >= most));
     let parameters = [
-        (&run.is_under_way as _, Type::BOOL),
+        (&run.is_running as _, Type::BOOL),
         (&bytes_before(run.up_to) as _, Type::BYTEA),
         (&run.jump.0 as _, Type::INT8),
         (&run.corrected.0 as _, Type::INT8),
     ];
     session.query(END, &parameters).await?;
-    Ok(clamped)
+    Ok(progress)
 }
 
 /// Processes the next rows, and returns the last of them and their number.

@@ -1,24 +1,24 @@
 //! Correcting due times after a jump of the clock.
 
 use super::*;
-use crate::store::{Clamp, Clamped, ClockJump, Noticed};
+use crate::store::{ClockJump, CorrectionProgress, CorrectionStep, Noticed};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(900);
 
 impl Case<'_> {
     /// Executes a step as a caller that has just noticed a jump of the clock.
-    async fn jumped(&self, jump: ClockJump, limit: usize) -> Clamped {
+    async fn jumped(&self, jump: ClockJump, limit: usize) -> CorrectionProgress {
         let corrected = self.corrected().await;
-        self.clamp(Clamp { noticed: Some(Noticed { jump, corrected }), ..go_on(limit) }).await
+        self.correct(CorrectionStep { noticed: Some(Noticed { jump, corrected }), ..go_on(limit) }).await
     }
 
     async fn corrected(&self) -> ClockJump {
         self.store().settle_and_claim(vec![], None).await.unwrap().corrected
     }
 
-    async fn clamp(&self, clamp: Clamp) -> Clamped {
-        self.store().clamp_due_times(clamp).await.unwrap()
+    async fn correct(&self, step: CorrectionStep) -> CorrectionProgress {
+        self.store().correct_due_times(step).await.unwrap()
     }
 
     /// That the row is due in about this time.
@@ -29,8 +29,8 @@ impl Case<'_> {
 }
 
 /// The step of a caller that noticed nothing.
-fn go_on(limit: usize) -> Clamp {
-    Clamp { noticed: None, longest: LONGEST, limit }
+fn go_on(limit: usize) -> CorrectionStep {
+    CorrectionStep { noticed: None, longest: LONGEST, limit }
 }
 
 fn forward(by: Duration) -> ClockJump {
@@ -53,7 +53,7 @@ pub(super) async fn a_clock_that_was_set_back_holds_nothing_up_for_long(case: Ca
     case.inserted(NewProcess { due_in: HOUR + MINUTE, ..waiting(3) }).await;
     case.inserted(NewProcess { due_in: MINUTE / 2, ..waiting(4) }).await;
 
-    assert_eq!(case.jumped(back(later), 100).await, Clamped::Done);
+    assert_eq!(case.jumped(back(later), 100).await, CorrectionProgress::Done);
     case.is_due_in(0x80, LONGEST + HOUR + HOUR / 2).await;
     case.is_due_in(1, LONGEST).await;
     assert!(case.load(decided).await.due_in <= LONGEST + 2 * HOUR);
@@ -84,7 +84,7 @@ pub(super) async fn a_clock_that_was_set_forward_makes_no_poll_early(case: Case<
     case.advance(5 * HOUR).await;
     // A replica that has not noticed the jump settles by the new time.
     case.inserted(NewProcess { due_in: 30 * MINUTE, ..waiting(0xc0) }).await;
-    assert_eq!(case.jumped(forward(5 * HOUR), 100).await, Clamped::Done);
+    assert_eq!(case.jumped(forward(5 * HOUR), 100).await, CorrectionProgress::Done);
     case.is_due_in(0x40, 30 * MINUTE).await;
     case.is_due_in(0x80, 30 * MINUTE).await;
     // No row moves by more than an interval.
@@ -109,11 +109,11 @@ pub(super) async fn small_jumps_delay_a_row_by_no_more_than_their_sum(case: Case
     case.inserted(NewProcess { due_in: 50 * MINUTE, ..waiting(0x80) }).await;
     for _ in 0..4 {
         case.advance(5 * MINUTE).await;
-        assert_eq!(case.jumped(forward(2 * MINUTE), 100).await, Clamped::Done);
+        assert_eq!(case.jumped(forward(2 * MINUTE), 100).await, CorrectionProgress::Done);
     }
     case.is_due_in(0x80, 38 * MINUTE).await;
     for _ in 0..4 {
-        assert_eq!(case.jumped(back(2 * MINUTE), 100).await, Clamped::Done);
+        assert_eq!(case.jumped(back(2 * MINUTE), 100).await, CorrectionProgress::Done);
     }
     case.is_due_in(0x80, 38 * MINUTE).await;
     assert_eq!(case.corrected().await, ClockJump::default(), "their sum is zero");
@@ -124,7 +124,7 @@ pub(super) async fn a_lease_moves_with_the_clock(case: Case<'_>) {
     let claimed = case.claim_one().await;
     case.advance(5 * HOUR).await;
     assert!(!case.load(id(0x80)).await.leased, "by the clock, the lease has expired");
-    assert_eq!(case.jumped(forward(5 * HOUR), 100).await, Clamped::Done);
+    assert_eq!(case.jumped(forward(5 * HOUR), 100).await, CorrectionProgress::Done);
     assert!(case.load(id(0x80)).await.leased);
     case.is_due_in(0x80, 5 * MINUTE + HOUR).await;
     case.ping(id(0x80), 228).await;
@@ -132,7 +132,7 @@ pub(super) async fn a_lease_moves_with_the_clock(case: Case<'_>) {
     assert_eq!(case.settle(settlement(&claimed, Next::Waiting)).await, Settled::Done);
     // A lease that began by the new time becomes longer, up to the maximum of leases.
     assert!(!case.claim(9).await.is_empty());
-    assert_eq!(case.jumped(forward(5 * HOUR), 100).await, Clamped::Done);
+    assert_eq!(case.jumped(forward(5 * HOUR), 100).await, CorrectionProgress::Done);
     case.is_due_in(0x80, LONGEST + HOUR + HOUR / 2).await;
     case.advance(LONGEST - MINUTE).await;
     assert!(case.load(id(0x80)).await.leased);
@@ -145,49 +145,49 @@ pub(super) async fn nothing_is_claimed_while_due_times_are_put_right_step_by_ste
         case.inserted(waiting(number)).await;
     }
     let claimed = case.claim(1).await.remove(0);
-    assert_eq!(case.jumped(forward(HOUR), 2).await, Clamped::More);
+    assert_eq!(case.jumped(forward(HOUR), 2).await, CorrectionProgress::More);
     let work = case.settle_and_claim(vec![settlement(&claimed, Next::Answered)], 10).await;
     assert_eq!(work.settled, [Settled::Done]);
-    assert!(work.claimed.is_empty() && work.clamping);
+    assert!(work.claimed.is_empty() && work.correcting);
     assert_eq!(case.load(id(4)).await.due_in, Duration::ZERO, "the run has not reached it");
     // The replica that started the run has died, and this one noticed no jump.
-    assert_eq!(case.clamp(go_on(2)).await, Clamped::More);
+    assert_eq!(case.correct(go_on(2)).await, CorrectionProgress::More);
     assert!(case.load(id(4)).await.due_in > 50 * MINUTE);
     assert_eq!(case.load(id(5)).await.due_in, Duration::ZERO);
-    assert_eq!(case.clamp(go_on(2)).await, Clamped::Done);
+    assert_eq!(case.correct(go_on(2)).await, CorrectionProgress::Done);
     assert!(case.load(id(5)).await.due_in > 50 * MINUTE);
     let work = case.settle_and_claim(vec![], 10).await;
-    assert!(!work.clamping);
+    assert!(!work.correcting);
     assert_eq!(ids(&work.claimed), [claimed.id], "a stored success is not postponed");
-    assert_eq!(case.clamp(go_on(2)).await, Clamped::Done, "there is nothing to continue");
+    assert_eq!(case.correct(go_on(2)).await, CorrectionProgress::Done, "there is nothing to continue");
 }
 
 pub(super) async fn one_jump_causes_one_run_however_many_notice_it(case: Case<'_>) {
     for number in 1..=2 {
         case.inserted(NewProcess { due_in: 5 * MINUTE, ..waiting(number) }).await;
     }
-    let of = |jump, corrected| Clamp { noticed: Some(Noticed { jump, corrected }), ..go_on(1) };
+    let of = |jump, corrected| CorrectionStep { noticed: Some(Noticed { jump, corrected }), ..go_on(1) };
     let (before, first) = (case.corrected().await, forward(10 * MINUTE));
-    assert_eq!(case.clamp(of(first, before)).await, Clamped::More);
+    assert_eq!(case.correct(of(first, before)).await, CorrectionProgress::More);
     assert_eq!(case.corrected().await, before.plus(first));
     case.is_due_in(1, 15 * MINUTE).await;
     // Another replica noticed the same jump, and continues the run.
-    assert_eq!(case.clamp(of(first, before)).await, Clamped::More);
+    assert_eq!(case.correct(of(first, before)).await, CorrectionProgress::More);
     case.is_due_in(2, 15 * MINUTE).await;
     // Another jump during that run: its own run starts with the first row when this one has ended.
     let (between, second) = (case.corrected().await, forward(7 * MINUTE));
-    assert_eq!(case.clamp(of(second, between)).await, Clamped::More);
+    assert_eq!(case.correct(of(second, between)).await, CorrectionProgress::More);
     assert_eq!(case.corrected().await, between, "the run for the first jump has ended");
     for _ in 0..2 {
-        assert_eq!(case.clamp(of(second, between)).await, Clamped::More);
+        assert_eq!(case.correct(of(second, between)).await, CorrectionProgress::More);
     }
-    assert_eq!(case.clamp(of(second, between)).await, Clamped::Done);
+    assert_eq!(case.correct(of(second, between)).await, CorrectionProgress::Done);
     for number in 1..=2 {
         case.is_due_in(number, 22 * MINUTE).await;
     }
     // Other callers that noticed one of the jumps, or both together, are too late.
     for late in [of(first, before), of(second, between), of(first.plus(second), before)] {
-        assert_eq!(case.clamp(late).await, Clamped::Done);
+        assert_eq!(case.correct(late).await, CorrectionProgress::Done);
     }
     case.is_due_in(1, 22 * MINUTE).await;
     assert_eq!(case.corrected().await, between.plus(second));

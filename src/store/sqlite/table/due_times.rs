@@ -8,7 +8,7 @@ use super::{SET_ASIDE, id_in, state_in};
 use crate::store::column::limit;
 use crate::store::rules::{Run, Times};
 use crate::store::sqlite::moment::{Moment, column, since_1970};
-use crate::store::{Clamp, Clamped, ClockJump, Partition, ProcessId};
+use crate::store::{ClockJump, CorrectionProgress, CorrectionStep, Partition, ProcessId};
 
 /// A row with the columns that determine its due time.
 struct Timed {
@@ -58,7 +58,7 @@ pub(in crate::store::sqlite) fn spread(
     Ok(rows.len())
 }
 
-pub(super) fn is_under_way(connection: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn is_running(connection: &Connection) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT under_way FROM clamp_run")?.query_row([], |row| row.get(0))
 }
 
@@ -68,32 +68,32 @@ pub(super) fn corrected(connection: &Connection) -> rusqlite::Result<ClockJump> 
     find.query_row([], |row| row.get(0).map(ClockJump))
 }
 
-pub(in crate::store::sqlite) fn clamp_due_times(
+pub(in crate::store::sqlite) fn correct_due_times(
     connection: &Connection,
     now: Moment,
-    clamp: &Clamp,
-) -> rusqlite::Result<Clamped> {
+    step: &CorrectionStep,
+) -> rusqlite::Result<CorrectionProgress> {
     let mut find = connection.prepare_cached("SELECT under_way, up_to, jump, corrected FROM clamp_run")?;
     let run = find.query_row([], |row| {
         let up_to: Vec<u8> = row.get(1)?;
         let up_to = up_to.try_into().ok().map(ProcessId::from_bytes);
         let (jump, corrected) = (ClockJump(row.get(2)?), ClockJump(row.get(3)?));
-        Ok(Run { is_under_way: row.get(0)?, up_to, jump, corrected })
+        Ok(Run { is_running: row.get(0)?, up_to, jump, corrected })
     })?;
-    let run = match run.begin_step(clamp) {
+    let run = match run.begin_step(step) {
         Ok(run) => run,
         Err(nothing_to_do) => return Ok(nothing_to_do),
     };
-    let most = clamp.limit.max(1);
+    let most = step.limit.max(1);
     let rows = rows_after(connection, run.up_to, most)?;
     for row in &rows {
-        clamp_row(connection, now, clamp.longest, run.jump, row)?;
+        correct_row(connection, now, step.longest, run.jump, row)?;
     }
-    let (run, clamped) = run.end_step(clamp, rows.last().filter(|_| rows.len() == most).map(|row| row.id));
+    let (run, progress) = run.end_step(step, rows.last().filter(|_| rows.len() == most).map(|row| row.id));
     let keep = "UPDATE clamp_run SET under_way = ?, up_to = ?, jump = ?, corrected = ?";
     let up_to = run.up_to.map_or_else(Vec::new, |id| id.to_bytes().to_vec());
-    connection.prepare_cached(keep)?.execute(params![run.is_under_way, up_to, run.jump.0, run.corrected.0])?;
-    Ok(clamped)
+    connection.prepare_cached(keep)?.execute(params![run.is_running, up_to, run.jump.0, run.corrected.0])?;
+    Ok(progress)
 }
 
 fn rows_after(connection: &Connection, after: Option<ProcessId>, most: usize) -> rusqlite::Result<Vec<Timed>> {
@@ -105,7 +105,7 @@ fn rows_after(connection: &Connection, after: Option<ProcessId>, most: usize) ->
     find.query_map(values, timed_in)?.collect()
 }
 
-fn clamp_row(
+fn correct_row(
     connection: &Connection,
     now: Moment,
     longest: Duration,
@@ -113,7 +113,7 @@ fn clamp_row(
     row: &Timed,
 ) -> rusqlite::Result<()> {
     let mut times = row.times;
-    times.clamp(row.id, longest, jump, now.since_1970());
+    times.correct(row.id, longest, jump, now.since_1970());
     if times == row.times || row.times.due_at == since_1970(SET_ASIDE) {
         return Ok(());
     }
