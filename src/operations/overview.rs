@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_for_a_wait_follows_from_the_row() {
+    fn the_reason_for_a_wait_is_derived_from_the_row() {
         let later = Some(now() + MINUTE);
         let waiting = |change: fn(&mut RowOverview)| judged(row(State::Waiting, change));
         assert_eq!(waiting(|row| row.due_at = row.due_at.map(|at| at + MINUTE)), (WaitsFor::NextPoll, None));
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_in_hand_is_told_from_one_that_waits_for_its_next_delivery() {
+    fn a_held_outcome_differs_from_one_that_waits_for_its_next_delivery() {
         let later = Some(now() + MINUTE);
         let decided = |due_at, not_before, attempts| {
             let row = row(State::Decided, |row| {

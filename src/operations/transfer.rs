@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_was_cut_off_is_noticed_and_the_rest_follows_with_the_whole_file() {
+    async fn a_truncated_file_is_detected_and_the_complete_file_adds_the_remaining_rows() {
         let (old, new) = (store_with(450).await, store_with(0).await);
         let file = exported(&old).await;
         let lines: Vec<_> = file.lines().collect();
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_line_and_a_missing_line_and_a_foreign_file_are_refused() {
+    async fn changed_lines_missing_lines_and_foreign_files_are_refused() {
         let file = exported(&store_with(3).await).await;
         let lines: Vec<_> = file.lines().collect();
         let cases = [

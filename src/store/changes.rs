@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_waiter_hears_of_all_that_has_changed_since_it_called() {
+    async fn a_waiter_gets_every_change_since_its_call() {
         let changes = Changes::new();
         changes.notify(Changed::ALL);
         let changed = changes.next();

@@ -32,14 +32,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_rounded_up_and_end_where_sums_still_fit() {
+    fn durations_are_rounded_up_and_saturate_so_that_sums_fit() {
         assert_eq!(micros(Duration::from_nanos(1)), 1);
         assert_eq!(micros(Duration::from_micros(7)), 7);
         assert!(micros(Duration::MAX).checked_mul(30).is_some());
     }
 
     #[test]
-    fn a_key_comes_back_from_its_number() {
+    fn a_key_is_restored_from_its_number() {
         assert_eq!(key_of(key_number([0xff, 0, 1, 2])), Some([0xff, 0, 1, 2]));
         assert_eq!(key_of(-1), None);
     }

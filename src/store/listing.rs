@@ -273,7 +273,7 @@ mod tests {
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     #[test]
-    fn a_place_comes_back_from_its_text() {
+    fn a_page_position_is_restored_from_its_text() {
         for order in [0, 1, -7, i64::MAX] {
             let place = Place { order, id: id(9) };
             assert_eq!(place.to_string().parse(), Ok(place));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_two_queues_are_merged_up_to_where_both_are_known() {
+    fn rows_of_two_queues_are_merged_as_far_as_both_are_known() {
         let looks = || vec![Look::limited(vec![row(1), row(4)], 2), Look::limited(vec![row(2), row(3), row(5)], 9)];
         let all = page(&Listing::new(9), looks(), NOW);
         assert_eq!((numbers(&all), all.next), (vec![1, 2, 3, 4], Some(row(4).place)), "5 may not be the next one");

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_keeps_the_contract() {
+    async fn the_store_fulfils_its_contract() {
         contract::check(async || {
             let clock = TestClock::new();
             InMemory(clock.clone(), Arc::new(MemoryStore::with_clock(Arc::new(clock))))

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_shared_in_turn() {
+    fn a_limit_is_shared_by_round_robin() {
         let shares = |limit| fair_shares(vec![('a', 5), ('b', 1), ('c', 0), ('d', 9)], limit);
         assert_eq!(shares(0), []);
         assert_eq!(shares(2), [('a', 1), ('b', 1)]);

@@ -101,7 +101,7 @@ fn a_database_that_cannot_be_used_is_an_error_that_says_what_to_do() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_reader_that_goes_away_is_no_error_and_a_full_disk_is_one() {
+async fn a_closed_pipe_is_not_an_error_and_a_full_disk_is_one() {
     let place = Place::sqlite().await;
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

@@ -52,7 +52,7 @@ async fn the_names_of_clients_are_recorded_when_they_are_added() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_record_names_stops_nothing_and_is_asked_again() {
+async fn a_store_that_cannot_record_names_stops_no_poll_and_is_retried() {
     let clock = TestClock::automatic();
     let op = provider(&clock).start().unwrap();
     let client = client_of(&op, &clock).build().unwrap();
@@ -149,7 +149,7 @@ async fn sign_ins_that_need_another_key_are_found_by_it() {
 }
 
 #[tokio::test]
-async fn an_outcome_in_hand_is_told_from_one_that_was_given_back() {
+async fn a_held_outcome_differs_from_one_that_was_released() {
     let world = world().await;
     let id = world.waiting().await;
     let operations = Operations::new(world.store.clone());

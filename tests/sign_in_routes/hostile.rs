@@ -20,7 +20,7 @@ async fn a_response_is_taken_only_from_the_browser_that_started() {
 }
 
 #[tokio::test]
-async fn a_response_with_another_state_is_refused_and_costs_nothing() {
+async fn a_response_with_another_state_is_refused_and_the_session_stays_valid() {
     let world = world().await;
     let mut user = world.browser();
     let callback = user.returns("").await;
@@ -61,7 +61,7 @@ async fn a_callback_that_is_reloaded_leads_to_the_same_sign_in_and_sends_nothing
 }
 
 #[tokio::test]
-async fn sign_ins_of_other_browsers_do_not_exist() {
+async fn sign_ins_of_other_browsers_are_not_found() {
     let world = world().await;
     let (mut user, mut other) = (world.browser(), world.browser());
     let id = user.waits("").await;
@@ -84,7 +84,7 @@ async fn sign_ins_of_other_browsers_do_not_exist() {
 }
 
 #[tokio::test]
-async fn forms_of_other_sites_do_nothing() {
+async fn cross_site_forms_have_no_effect() {
     let world = world().await;
     let mut user = world.browser();
     let id = user.waits("").await;
@@ -191,7 +191,7 @@ async fn a_session_that_was_altered_is_refused_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_user_who_declined_is_told_so_and_may_start_again() {
+async fn a_user_who_declined_gets_an_error_and_may_start_again() {
     let world = world().await;
     let mut user = world.browser();
     let url = user.begin("").await;
@@ -203,7 +203,7 @@ async fn a_user_who_declined_is_told_so_and_may_start_again() {
 }
 
 #[tokio::test]
-async fn a_user_may_reload_after_an_error_that_passes_and_not_after_another() {
+async fn a_user_may_reload_only_after_a_transient_error() {
     let world = world().await;
     let mut user = world.browser();
     let callback = user.returns("").await;
@@ -223,7 +223,7 @@ async fn a_user_may_reload_after_an_error_that_passes_and_not_after_another() {
 }
 
 #[tokio::test]
-async fn an_application_that_stops_lets_users_reload() {
+async fn users_can_reload_while_the_application_shuts_down() {
     let world = world().await;
     let mut user = world.browser();
     let callback = user.returns("").await;

@@ -54,7 +54,7 @@ fn back(world: &World, answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn a_user_logs_out_here_and_at_the_op_and_comes_back() {
+async fn a_user_logs_out_of_the_application_and_of_the_op_and_returns() {
     let world = world().await;
     let mut user = signed_in(&world).await;
     let id_token = world.shop.1.lock().unwrap().open[0].id_token.clone();
@@ -93,7 +93,7 @@ async fn a_browser_without_a_session_may_log_out_at_the_op_too() {
 }
 
 #[tokio::test]
-async fn forms_of_other_sites_log_nobody_out() {
+async fn cross_site_forms_do_not_log_users_out() {
     let world = world().await;
     let mut user = signed_in(&world).await;
     for headers in [
@@ -115,7 +115,7 @@ async fn forms_of_other_sites_log_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_return_counts_only_in_the_browser_that_logged_out_and_with_its_state() {
+async fn a_return_from_a_logout_is_accepted_only_in_its_browser_and_with_its_state() {
     let world = world().await;
     let (mut user, mut other) = (signed_in(&world).await, world.browser());
     let answer = user.post("/sign-in/logout", "return_to=%2Fbye").await;
@@ -140,7 +140,7 @@ async fn a_return_counts_only_in_the_browser_that_logged_out_and_with_its_state(
 }
 
 #[tokio::test]
-async fn an_op_without_the_endpoint_does_not_keep_a_user_signed_in_here() {
+async fn a_user_is_logged_out_of_the_application_if_the_op_has_no_endpoint() {
     let world = world_of(|op| op.metadata(|members| drop(members.shift_remove("end_session_endpoint")))).await;
     let mut user = signed_in(&world).await;
     let answer = user.post("/sign-in/logout", "return_to=%2Fbye").await;
@@ -159,7 +159,7 @@ fn assert_refused(sent: &SentLogoutToken, code: &str) {
 }
 
 #[tokio::test]
-async fn the_op_ends_a_session_once() {
+async fn a_logout_token_ends_its_session_and_is_accepted_once() {
     let world = world().await;
     let _user = signed_in(&world).await;
     let first = world.op.last_process();
@@ -189,7 +189,7 @@ async fn a_token_for_all_sessions_of_a_user_ends_them() {
 }
 
 #[tokio::test]
-async fn tokens_that_break_a_rule_end_nothing() {
+async fn invalid_logout_tokens_end_no_session() {
     let world = world().await;
     let _user = signed_in(&world).await;
     let process = world.op.last_process();
@@ -266,7 +266,7 @@ async fn while_keys_are_unavailable_the_op_may_try_again() {
 }
 
 #[tokio::test]
-async fn requests_without_one_token_are_refused_and_bodies_are_bounded() {
+async fn requests_without_exactly_one_logout_token_are_refused_and_bodies_are_bounded() {
     let world = world().await;
     let _user = signed_in(&world).await;
     let token = world.op.last_process().logout_token();

@@ -55,7 +55,7 @@ async fn a_user_whom_the_op_signs_in_at_once_returns_to_the_page_they_came_from(
 }
 
 #[tokio::test]
-async fn cookies_are_for_this_host_and_out_of_reach_for_scripts() {
+async fn cookies_are_host_only_and_http_only() {
     let world = world().await;
     let mut user = world.browser();
     let answer = user.post("/sign-in", "").await;

@@ -98,7 +98,7 @@ async fn sign_ins_move_unchanged_from_sqlite_to_postgres_and_back() {
 
 /// The contract lets a store of somebody else leave this out.
 #[tokio::test]
-async fn an_outcome_that_a_consumer_has_given_back_is_told_from_one_in_hand() {
+async fn a_released_outcome_differs_from_a_held_one() {
     let folder = tempfile::tempdir().unwrap();
     let schema = Schema::new().await;
     let file: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path().join("deferred.sqlite")).await.unwrap());
@@ -193,7 +193,7 @@ async fn a_file_of_the_previous_schema_is_upgraded_while_an_older_release_uses_i
 }
 
 #[tokio::test]
-async fn a_file_with_the_view_of_the_schema_before_is_upgraded() {
+async fn a_file_with_the_view_of_the_previous_schema_is_upgraded() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deferred.sqlite");
     let older = Connection::open(&path).unwrap();

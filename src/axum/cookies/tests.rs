@@ -44,7 +44,7 @@ fn a_sign_in_is_remembered_in_a_cookie_of_this_host() {
 }
 
 #[test]
-fn cookies_that_are_made_up_altered_renamed_or_expired_name_nothing() {
+fn forged_renamed_or_expired_cookies_name_no_sign_in() {
     let keyring = Keyring::ephemeral().unwrap();
     let cookies = cookies_of(&keyring);
     let set = cookies.remember(&HeaderMap::new(), id(1), &session('a')).unwrap();
@@ -114,7 +114,7 @@ fn a_sign_in_is_forgotten_by_the_cookie_that_names_it() {
 }
 
 #[test]
-fn names_that_are_not_those_of_sessions_set_nothing() {
+fn names_of_other_cookies_set_no_cookie() {
     let cookies = cookies_of(&Keyring::ephemeral().unwrap());
     for name in ["", "__Host-deferred-", "a=b; Domain=evil.example", "__Host-deferred-AAEC\r\nSet-Cookie:", "session"] {
         assert!(cookies.end(name).is_err(), "{name}");

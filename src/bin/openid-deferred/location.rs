@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stores_are_told_apart() {
+    fn a_location_names_the_kind_of_its_store() {
         let of = |text: &str| match Location::parse(text, "schema".to_owned()) {
             Some(Location::Sqlite(path)) => format!("file {}", path.display()),
             Some(Location::Postgres { connection, .. }) => format!("database {connection}"),

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_an_op_writes_controls_the_terminal() {
+    fn control_characters_from_an_op_are_not_printed() {
         assert_eq!(table(&[row(&["\u{1b}[2Jgone\r\n"])]), "\u{fffd}[2Jgone\u{fffd}\u{fffd}");
     }
 
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_rough() {
+    fn durations_are_rounded_for_display() {
         let of = |seconds| rough(Some(Duration::from_secs(seconds)));
         assert_eq!([of(0), of(59), of(7_200), of(86_400 * 3)], ["0s", "59s", "2h", "3d"]);
         assert_eq!(rough(None), "-");

@@ -41,7 +41,7 @@ fn back(by: Duration) -> ClockJump {
     ClockJump(-forward(by).0)
 }
 
-pub(super) async fn a_clock_that_was_set_back_holds_nothing_up_for_long(case: Case<'_>) {
+pub(super) async fn a_clock_that_is_set_back_delays_no_row_for_long(case: Case<'_>) {
     // After a clock was set back, everything is due much too late.
     let later = 1_000 * HOUR;
     case.inserted(NewProcess { due_in: later, ping_in: Some(later), ..waiting(0x80) }).await;
@@ -66,7 +66,7 @@ pub(super) async fn a_clock_that_was_set_back_holds_nothing_up_for_long(case: Ca
     assert!(ids(&case.claim(9).await).contains(&id(0x80)), "a ping does not wait longer either");
 }
 
-pub(super) async fn a_clock_that_was_set_forward_makes_no_poll_early(case: Case<'_>) {
+pub(super) async fn a_clock_that_is_set_forward_advances_no_poll(case: Case<'_>) {
     for number in [0x40, 0x80] {
         case.inserted(NewProcess { due_in: 30 * MINUTE, ..waiting(number) }).await;
     }
@@ -140,7 +140,7 @@ pub(super) async fn a_lease_moves_with_the_clock(case: Case<'_>) {
     assert!(!case.load(id(0x80)).await.leased);
 }
 
-pub(super) async fn nothing_is_claimed_while_due_times_are_put_right_step_by_step(case: Case<'_>) {
+pub(super) async fn nothing_is_claimed_while_due_times_are_corrected(case: Case<'_>) {
     for number in 1..=5 {
         case.inserted(waiting(number)).await;
     }
@@ -162,7 +162,7 @@ pub(super) async fn nothing_is_claimed_while_due_times_are_put_right_step_by_ste
     assert_eq!(case.correct(go_on(2)).await, CorrectionProgress::Done, "there is nothing to continue");
 }
 
-pub(super) async fn one_jump_causes_one_run_however_many_notice_it(case: Case<'_>) {
+pub(super) async fn one_jump_causes_one_run_for_all_callers_that_notice_it(case: Case<'_>) {
     for number in 1..=2 {
         case.inserted(NewProcess { due_in: 5 * MINUTE, ..waiting(number) }).await;
     }

@@ -153,7 +153,7 @@ pub(super) async fn clients_are_known_by_the_names_that_were_noted(case: Case<'_
     assert!(case.store().known_clients(vec![Partition(9)]).await.unwrap().is_empty());
 }
 
-pub(super) async fn an_overview_follows_a_row_through_its_life(case: Case<'_>) {
+pub(super) async fn an_overview_shows_a_row_in_each_state(case: Case<'_>) {
     let id = case.inserted(NewProcess { expires_in: Some(50 * HOUR), ping_in: Some(HOUR), ..waiting(1) }).await;
     let inserted = overview(&case, id).await;
     let started_at = inserted.started_at.expect("the store records when the row was inserted");
@@ -235,7 +235,7 @@ pub(super) async fn an_operator_brings_a_row_forward_by_no_more_than_the_interva
     assert_eq!(forward(id).await, Pinged::Ended(id));
 }
 
-pub(super) async fn an_operator_releases_what_hangs_but_no_poll_in_flight(case: Case<'_>) {
+pub(super) async fn an_operator_releases_a_hanging_claim_but_no_poll_in_flight(case: Case<'_>) {
     let requeue = async |id| case.store().requeue(id).await.unwrap();
     let done = |state| Requeued::Done { partition: PARTITION, state };
     assert_eq!(requeue(id(9)).await, Requeued::NotFound);

@@ -68,7 +68,7 @@ pub(super) async fn an_acknowledgement_erases_the_body_and_counts_once(case: Cas
     assert_eq!(case.ping(id, 101).await, Pinged::Ended(id));
 }
 
-pub(super) async fn an_acknowledgement_of_a_provisional_outcome_spares_the_one_that_took_its_place(case: Case<'_>) {
+pub(super) async fn an_acknowledgement_of_a_provisional_outcome_does_not_erase_its_replacement(case: Case<'_>) {
     let id = case.decided_provisionally(1).await;
     assert!(case.outcomes(MINUTE).await.claimed[0].provisional);
     let success = |next| Settlement { body: Some(body("the success")), ..Settlement::new(id, next) };
@@ -82,7 +82,7 @@ pub(super) async fn an_acknowledgement_of_a_provisional_outcome_spares_the_one_t
     assert_eq!(delivered.body, body("the success"));
 }
 
-pub(super) async fn outcomes_that_nobody_acknowledges_expire(case: Case<'_>) {
+pub(super) async fn unacknowledged_outcomes_expire(case: Case<'_>) {
     let old = case.decided(1).await;
     case.advance(HOUR).await;
     let young = case.decided(2).await;
@@ -120,7 +120,7 @@ pub(super) async fn a_row_that_ends_is_not_delivered(case: Case<'_>) {
     assert_eq!(case.store().purge(10).await.unwrap(), 1);
 }
 
-pub(super) async fn a_flood_of_one_partition_does_not_hold_up_the_others(case: Case<'_>) {
+pub(super) async fn many_outcomes_of_one_partition_do_not_delay_the_others(case: Case<'_>) {
     let (flood, few, one) = (Partition(5), Partition(-3), Partition(9));
     let all = [(flood, 1..=8_u8), (few, 9..=10), (one, 11..=11)];
     for (partition, numbers) in all {

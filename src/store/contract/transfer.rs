@@ -20,7 +20,7 @@ async fn erase_all(case: &Case<'_>, rows: &[StoredRow]) {
     }
 }
 
-pub(super) async fn a_row_is_exported_and_imported_as_it_is_in_every_state(case: Case<'_>) {
+pub(super) async fn a_row_is_exported_and_imported_unchanged_in_every_state(case: Case<'_>) {
     assert!(export_all(&case).await.is_empty());
     let tombstone = case.decided(1).await;
     case.store().acknowledge(vec![Acknowledgement::new(tombstone, HOUR)]).await.unwrap();
@@ -74,7 +74,7 @@ pub(super) async fn an_imported_row_is_due_when_it_would_have_been(case: Case<'_
     assert_eq!(case.settle(settlement(&claimed, Next::Waiting)).await, Settled::Stale);
 }
 
-pub(super) async fn a_row_that_was_set_aside_stays_so_when_it_is_moved(case: Case<'_>) {
+pub(super) async fn a_row_that_was_set_aside_stays_set_aside_when_it_is_moved(case: Case<'_>) {
     let id = case.inserted(waiting(1)).await;
     if !case.0.lose_body(id).await {
         return;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::{Acknowledgement, Cancellation, Changed, KeyStats, PartitionStats, Reseal};
 
-pub(super) async fn tombstones_are_purged_when_their_time_has_come(case: Case<'_>) {
+pub(super) async fn tombstones_are_purged_when_they_expire(case: Case<'_>) {
     let mut tombstones = Vec::new();
     for number in 1..=3 {
         let id = case.decided(number).await;
@@ -18,7 +18,7 @@ pub(super) async fn tombstones_are_purged_when_their_time_has_come(case: Case<'_
     case.load(waiting).await;
 }
 
-pub(super) async fn a_forgotten_row_is_gone_with_its_session(case: Case<'_>) {
+pub(super) async fn a_forgotten_row_is_erased_with_its_session(case: Case<'_>) {
     let id = case.inserted(waiting(1)).await;
     let claimed = case.claim_one().await;
     assert!(case.store().forget(id).await.unwrap());
@@ -28,7 +28,7 @@ pub(super) async fn a_forgotten_row_is_gone_with_its_session(case: Case<'_>) {
     case.inserted(NewProcess { id: super::id(2), ..waiting(1) }).await;
 }
 
-pub(super) async fn a_cancellation_moves_forward_only_and_before_the_answer_only(case: Case<'_>) {
+pub(super) async fn a_cancellation_is_never_undone_and_ends_with_the_answer(case: Case<'_>) {
     let id = case.inserted(waiting(1)).await;
     let cancel = async |id, to| case.store().cancel(id, to).await.unwrap();
     assert_eq!(cancel(id, Cancellation::Requested).await, Some(Cancellation::Requested));
@@ -72,7 +72,7 @@ pub(super) async fn overdue_rows_are_spread_by_their_id(case: Case<'_>) {
     assert_eq!(case.load(id(2)).await.due_in, Duration::ZERO, "another partition does not change");
 }
 
-pub(super) async fn a_row_is_spread_within_the_life_that_is_left_and_once_between_settlements(case: Case<'_>) {
+pub(super) async fn a_row_is_spread_within_its_remaining_lifetime_and_once_between_settlements(case: Case<'_>) {
     for (number, expires_in) in [(0x80, 30 * MINUTE), (0x81, 2 * MINUTE), (0x82, 1_000 * HOUR)] {
         case.inserted(NewProcess { expires_in: Some(expires_in), ..waiting(number) }).await;
     }
@@ -121,7 +121,7 @@ pub(super) async fn bodies_are_sealed_again_by_compare_and_swap(case: Case<'_>) 
     assert_eq!(ids(&work.claimed), [id(2), id(4)], "claims use the new key");
 }
 
-pub(super) async fn keys_are_counted_by_what_they_sealed_and_by_what_was_inserted_under_them(case: Case<'_>) {
+pub(super) async fn keys_are_counted_by_sealed_bodies_and_by_inserted_rows(case: Case<'_>) {
     const NEW: [u8; 4] = [2; 4];
     assert!(case.store().keys().await.unwrap().is_empty());
     for number in 1..=3 {
@@ -149,7 +149,7 @@ pub(super) async fn keys_are_counted_by_what_they_sealed_and_by_what_was_inserte
     assert!(keys.contains(&stats(KEY, 1, 2)), "a tombstone needs no key: {keys:?}");
 }
 
-pub(super) async fn statistics_count_rows_and_the_age_of_what_is_due(case: Case<'_>) {
+pub(super) async fn statistics_have_the_number_of_rows_and_the_age_of_due_ones(case: Case<'_>) {
     assert!(case.store().stats().await.unwrap().is_empty());
     case.decided(1).await;
     case.advance(5 * MINUTE).await;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::Cancellation;
 
-pub(super) async fn a_row_comes_back_as_it_was_inserted(case: Case<'_>) {
+pub(super) async fn a_row_is_loaded_as_it_was_inserted(case: Case<'_>) {
     let id = case.inserted(NewProcess { due_in: HOUR, ..waiting(1) }).await;
     let row = case.load(id).await;
     assert_eq!((row.id, row.partition, row.state), (id, PARTITION, State::Waiting));
@@ -29,7 +29,7 @@ pub(super) async fn a_second_row_for_a_session_or_a_lookup_is_not_inserted(case:
     assert_eq!(case.claim(10).await.len(), 3);
 }
 
-pub(super) async fn a_claim_takes_what_is_due_of_its_partitions_and_nothing_else(case: Case<'_>) {
+pub(super) async fn a_claim_takes_only_due_rows_of_its_partitions(case: Case<'_>) {
     case.inserted(NewProcess { partition: Partition(i64::MAX), ..waiting(1) }).await;
     case.inserted(NewProcess { due_in: HOUR, ..waiting(2) }).await;
     case.inserted(waiting(3)).await;
@@ -53,7 +53,7 @@ pub(super) async fn a_claim_takes_what_is_due_of_its_partitions_and_nothing_else
     assert!(!work.correcting && work.set_aside.is_empty());
 }
 
-pub(super) async fn a_quota_counts_polls_and_verifications_apart(case: Case<'_>) {
+pub(super) async fn a_quota_counts_polls_and_verifications_separately(case: Case<'_>) {
     for number in 1..=3 {
         case.inserted(waiting(number)).await;
         case.advance(Duration::from_secs(1)).await;
@@ -104,7 +104,7 @@ pub(super) async fn a_limit_takes_verifications_first_and_then_the_earliest_of_a
     assert_eq!(rest, [id(5), id(6), id(7), id(8), id(9)]);
 }
 
-pub(super) async fn a_row_without_its_body_is_set_aside_and_holds_nothing_up(case: Case<'_>) {
+pub(super) async fn a_row_without_its_body_is_set_aside_and_delays_no_other(case: Case<'_>) {
     for number in 1..=2 {
         case.inserted(waiting(number)).await;
         case.advance(Duration::from_secs(1)).await;
@@ -161,7 +161,7 @@ pub(super) async fn a_claimed_row_is_not_claimed_again_until_its_lease_and_an_in
     assert!(!case.claim_one().await.orphaned);
 }
 
-pub(super) async fn a_row_whose_holder_died_is_asked_about_before_its_end(case: Case<'_>) {
+pub(super) async fn a_row_whose_holder_died_is_due_before_its_expiration(case: Case<'_>) {
     // The first row expires before its interval has passed, the second before its lease ends, and the third much later.
     // The fourth does not expire.
     let ends = [Some(30 * MINUTE), Some(2 * MINUTE), Some(10 * HOUR), None];
@@ -192,7 +192,7 @@ pub(super) async fn a_row_whose_holder_died_is_asked_about_before_its_end(case: 
     assert_eq!(ids(&case.claim(4).await).len(), 2);
 }
 
-pub(super) async fn a_row_whose_exchange_died_comes_back_orphaned_when_its_lease_ends(case: Case<'_>) {
+pub(super) async fn a_row_whose_exchange_died_is_claimed_as_orphaned_when_its_lease_ends(case: Case<'_>) {
     let exchanging = NewProcess { state: State::Exchanging, due_in: MINUTE, lookups: vec![], ..waiting(1) };
     let id = case.inserted(exchanging).await;
     assert!(case.load(id).await.leased);
@@ -238,7 +238,7 @@ pub(super) async fn a_settled_row_is_due_again_when_the_settlement_says(case: Ca
     assert!(case.claim_one().await.orphaned);
 }
 
-pub(super) async fn settlements_and_a_claim_go_together_in_their_order(case: Case<'_>) {
+pub(super) async fn settlements_are_made_before_the_claim_in_their_order(case: Case<'_>) {
     for number in 1..=3 {
         case.inserted(waiting(number)).await;
     }
@@ -253,7 +253,7 @@ pub(super) async fn settlements_and_a_claim_go_together_in_their_order(case: Cas
     assert_eq!((work.claimed[0].state, work.claimed[0].orphaned), (State::Answered, false));
 }
 
-pub(super) async fn an_answer_that_cannot_be_had_again_wins_over_leases_and_provisional_outcomes(case: Case<'_>) {
+pub(super) async fn a_single_use_answer_replaces_leases_and_provisional_outcomes(case: Case<'_>) {
     let success = |claimed: &Claimed| Settlement {
         epoch: None,
         body: Some(body("the success")),
@@ -346,7 +346,7 @@ pub(super) async fn a_ping_moves_a_row_to_the_earliest_moment_allowed(case: Case
     case.claim_one().await;
 }
 
-pub(super) async fn a_ping_in_flight_is_remembered_until_the_settlement(case: Case<'_>) {
+pub(super) async fn a_ping_during_a_claim_is_recorded_until_the_settlement(case: Case<'_>) {
     let id = case.inserted(waiting(1)).await;
     let claimed = case.claim_one().await;
     assert_eq!(case.ping(id, 101).await, noted(id));
@@ -378,7 +378,7 @@ pub(super) async fn a_ping_in_flight_is_remembered_until_the_settlement(case: Ca
     assert_eq!(case.claim_one().await.id, id);
 }
 
-pub(super) async fn a_ping_brings_a_row_forward_whose_lease_has_run_out(case: Case<'_>) {
+pub(super) async fn a_ping_advances_a_row_whose_lease_has_expired(case: Case<'_>) {
     for number in 1..=3 {
         case.inserted(waiting(number)).await;
     }
@@ -426,7 +426,7 @@ pub(super) async fn a_ping_for_another_process_or_none_changes_nothing(case: Cas
     assert_eq!(case.load(ended).await.state, State::Decided);
 }
 
-pub(super) async fn durations_beyond_all_calendars_are_held(case: Case<'_>) {
+pub(super) async fn huge_durations_saturate_in_rows(case: Case<'_>) {
     let longest = NewProcess { interval: Duration::MAX, ..waiting(1) };
     let id = case.inserted(longest).await;
     let claimed = case.claim_one().await;

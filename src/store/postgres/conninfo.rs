@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_taken_apart_as_libpq_does() {
+    fn urls_are_parsed_as_by_libpq() {
         for (url, expected) in [
             ("postgres://", ""),
             ("postgresql://localhost", "host=localhost"),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_taken_apart_as_libpq_does() {
+    fn keyword_value_strings_are_parsed_as_by_libpq() {
         for (words, expected) in [
             ("", ""),
             ("  host = db   port=5433 ", "host=db port=5433"),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_not_repeated() {
+    fn errors_name_the_problem_without_repeating_the_string() {
         for (text, why) in [
             ("word", "has no `=`"),
             ("host=db wo rd=1", "has no `=`"),

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_began_before_bounds_were_forgotten_says_nothing() {
+    fn a_search_result_from_before_a_reset_of_the_bounds_is_discarded() {
         let bounds = DueBounds::default();
         let scan = bounds.scan(&claim());
         bounds.forget();
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn full_looks_take_a_hundredth_of_the_time_and_one_that_fails_does_not_stop_claims() {
+    fn full_scans_take_a_hundredth_of_the_time_and_a_failed_one_does_not_stop_claims() {
         let bounds = DueBounds::default();
         after_scan(&bounds, None, 500);
         let kind = Kind::Polls(Partition(1));

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_channel_fits() {
+    fn the_name_of_a_channel_is_short_enough() {
         assert_eq!(channel("app"), "openid_deferred app");
         let long = channel(&"ä".repeat(40));
         assert!(long.len() <= 63 && long.starts_with("openid_deferred ää"));

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_out_of_reach_while_one_of_them_may_come_back() {
+    fn a_store_is_unavailable_and_not_unusable_while_one_host_may_recover() {
         let lasting = || Failure::of_all_hosts(Refusal::SchemaName).at("a:1");
         let problem = |failures| of_hosts(failures).problem();
         assert_eq!(problem(vec![lasting()]), StoreProblem::Unusable);

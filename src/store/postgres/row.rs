@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_that_is_named_twice_gets_a_second_round() {
+    fn a_row_named_twice_is_changed_in_a_second_round() {
         let items = [1, 2, 1, 3, 1].map(|number| ProcessId::from_bytes([number; 16]));
         let rounds = rounds(&items, |id| *id);
         let places: Vec<Vec<_>> = rounds.iter().map(|round| round.iter().map(|(place, _)| *place).collect()).collect();

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_few_names() {
+    fn only_loopback_names_and_socket_paths_mean_this_machine() {
         let is_this_machine =
             |text| Settings::parse(text).is_ok_and(|settings| settings.distance() < Distance::Network);
         for text in ["host=localhost", "host=127.0.0.1", "host=::1", "hostaddr=127.0.0.1", "host=/run/postgresql"] {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_wrong_setting() {
         for (text, why) in [
             ("user=me", "host"),
             ("host=a,b port=1,2,3", "port"),

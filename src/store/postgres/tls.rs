@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_on_and_strict_unless_something_else_is_said() {
+    fn tls_is_on_and_strict_by_default() {
         let remote = |text| of(text, Distance::Network);
         assert_eq!(remote(""), Ok((true, true)));
         assert_eq!(remote("sslmode=allow"), Ok((true, true)));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_reached_without_tls_unless_something_is_said() {
+    fn connections_to_this_machine_are_without_tls_by_default() {
         let local = |text| of(text, Distance::ThisMachine).map(|(is_on, _)| is_on);
         assert_eq!(local(""), Ok(false));
         assert_eq!(local("sslmode=prefer"), Ok(false));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_wrong_tls_setting() {
         for (text, why) in [
             ("sslmode=full", "sslmode"),
             ("sslmode=disable sslnegotiation=direct", "sslnegotiation"),

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_fails_undoes_itself_and_spares_the_others_of_its_group() {
+    async fn a_failed_call_is_rolled_back_without_the_others_of_its_group() {
         let (worker, _) = worker().await;
         let release = occupy(&worker);
         let (first, second, third, ()) =
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_whose_caller_has_gone_is_not_carried_out() {
+    async fn a_call_whose_caller_was_dropped_is_not_executed() {
         let (worker, _) = worker().await;
         let release = occupy(&worker);
         let mut gone = Box::pin(add(&worker, &[1]));
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_that_hangs_does_not_collect_calls_without_a_limit() {
+    async fn the_queue_of_a_hanging_thread_is_bounded() {
         let (worker, _) = worker().await;
         let release = occupy(&worker);
         worker.waiting.fetch_add(WAITING_CALLS, Ordering::Relaxed);

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_claim_for_many_partitions_costs_does_not_depend_on_what_others_have_leased() {
+    fn the_cost_of_a_claim_for_many_partitions_does_not_depend_on_the_leases_of_others() {
         let steps = |leases: i64| {
             let file = file();
             for slot in 1..=leases {
