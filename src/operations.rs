@@ -1,8 +1,8 @@
-//! Looking into a store and putting things right: for operators, beside running replicas.
+//! Inspecting and repairing a store, for operators, while replicas run.
 //!
 //! [`Operations`] needs a [`Store`] and nothing else: no client, no network, and a keyring only to [find sign-ins that
 //! need another key](Operations::with_keyring). Nothing that it returns is a secret, so all of it may be printed and
-//! logged. The command-line tool is made of it. An application can use it too:
+//! logged. The command-line tool uses it. An application can use it too:
 //! [`Poller::operations`](crate::Poller::operations).
 //!
 //! | question or task | method |

@@ -378,7 +378,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     ///   past, [`Requeued::Free`].
     /// - A row that was set aside: `due_at = now` and `epoch + 1`. Its body is back, and it was due when it was set aside.
     /// - `Answered` with a lease that has not expired: `due_at = now`, `leased_until = null` and `epoch + 1`, so that
-    ///   the holder's settlement is stale. Nobody sends a poll in this state.
+    ///   the holder's settlement is stale. No poll is sent in this state.
     /// - `Exchanging` or `Waiting` with a lease that has not expired: [`Requeued::InUse`], because a request may be in
     ///   flight, and there must not be two.
     /// - Otherwise [`Requeued::Free`]. Nothing changes except where it says so.

@@ -9,11 +9,11 @@ use crate::error::Error;
 use crate::poller::{Event, Events, Poller, Status};
 use crate::store::ProcessId;
 
-/// The longest time between two looks at a sign-in. Another replica may have polled for it, or an event was missed.
+/// The longest time between two checks of a sign-in. Another replica may have polled for it, or an event was missed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Follows one sign-in, for a live page of your own. `GET /sign-in/{id}/events` of
-/// [`SignInRouter`](super::SignInRouter) is made of it.
+/// [`SignInRouter`](super::SignInRouter) uses it.
 ///
 /// ```
 /// # async fn example(poller: openid_deferred::Poller, id: openid_deferred::store::ProcessId)

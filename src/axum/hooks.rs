@@ -63,7 +63,7 @@ pub trait SignInHooks: Send + Sync + 'static {
     }
 
     /// What the application knows about a sign-in that has ended, as JSON: the member `ending` of the status, such as
-    /// `"approved"`. The default is nothing.
+    /// `"approved"`. By default the member is null.
     fn ending(&self, id: ProcessId) -> impl Future<Output = Option<serde_json::Value>> + Send {
         let _ = id;
         async { None }

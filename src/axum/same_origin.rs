@@ -12,8 +12,8 @@ use crate::error::{ProblemDetails, ProblemType};
 /// without it send `Origin`. A request with neither is refused, so this is for routes of browsers only.
 ///
 /// A form of another host of the same site (`same-site`) is refused too. It does not check who the user is. Under
-/// `Referrer-Policy: no-referrer` browsers send `Origin: null`, so users of browsers without `Sec-Fetch-Site` are refused
-/// then.
+/// `Referrer-Policy: no-referrer` browsers send `Origin: null`, so such requests from browsers without `Sec-Fetch-Site`
+/// are refused.
 ///
 /// # Errors
 ///

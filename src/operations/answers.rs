@@ -18,7 +18,7 @@ pub enum PollNow {
         #[serde(rename = "due_in_seconds", serialize_with = "seconds")]
         due_in: Duration,
     },
-    /// A replica has claimed it for a poll, which is in flight or was cut off. Nothing has changed.
+    /// A replica has claimed it for a poll, which is in flight or was interrupted. The call changed nothing.
     InFlight,
     /// The OP has decided, so it is not polled any more.
     TooLate,

@@ -35,7 +35,7 @@ pub struct Overview {
     pub state: State,
     /// What it waits for.
     pub waits_for: WaitsFor,
-    /// Why it does not go on by itself, or goes on badly.
+    /// Why it makes no progress, or fails again and again.
     pub stuck: Option<Stuck>,
     /// When it started; `None` if a release stored it that did not record this.
     #[serde(serialize_with = "time")]
@@ -115,11 +115,11 @@ pub enum WaitsFor {
     Redelivery,
     /// An operator: its body is missing.
     Operator,
-    /// Nothing. The tombstone is erased when its time has come.
+    /// Nothing. The tombstone is erased when its retention ends.
     Nothing,
 }
 
-/// Why a sign-in does not go on by itself, or goes on badly.
+/// Why a sign-in makes no progress, or fails again and again.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -142,11 +142,11 @@ pub enum Stuck {
     Troubled,
 }
 
-/// The last trouble of a sign-in.
+/// The last failure of a sign-in.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Trouble {
-    /// What kind of trouble it was.
+    /// What kind of failure it was.
     pub kind: TroubleKind,
     /// The HTTP status, if there was a response.
     pub status: Option<u16>,

@@ -136,8 +136,8 @@ impl Operations {
     /// Writes all rows to a file, sealed as they are, to [`import`](Self::import) them into another store.
     ///
     /// Stop every replica before, and start none on this store afterwards: two stores with the same sign-ins would both
-    /// poll, and deliver outcomes twice. Receivers of pings and of authorization responses are replicas too. OPs repeat
-    /// pings, or the sign-ins are polled without them.
+    /// poll, and deliver outcomes twice. Receivers of pings and of authorization responses are replicas too. If an OP
+    /// does not repeat a ping, polling makes up for it.
     ///
     /// `progress` is called after every few hundred rows. Writing blocks the thread, so do not call this on a thread
     /// that serves users.

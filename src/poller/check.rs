@@ -85,7 +85,7 @@ fn of_unknown_keys(uses: &[KeyUse]) -> Finding {
         uses.iter().map(|key| format!("{} ({} rows)", key.key_id, key.sealed.max(key.waiting))).collect();
     match keys.is_empty() {
         true => Finding::fine("keys", "no row needs a key"),
-        false => Finding::fine("keys", format!("without a keyring they are only listed: {}", keys.join(", "))),
+        false => Finding::fine("keys", format!("no keyring was given; the rows need these keys: {}", keys.join(", "))),
     }
 }
 

@@ -190,7 +190,7 @@ pub struct Place {
 
 /// The error for a text that is not a [`Place`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is not the place of a page, which another page names as the next one")]
+#[error("this is not a page position; use the value of `next` of the page before")]
 pub struct ParsePlaceError;
 
 impl fmt::Display for Place {

@@ -84,12 +84,12 @@ impl State {
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Cancellation {
-    /// It has not.
+    /// The application has not cancelled it.
     #[default]
     None = 0,
-    /// It has, and the OP has not been told yet.
+    /// The application has cancelled it, and the OP has not been told yet.
     Requested = 1,
-    /// It has, and the OP was told or cannot be told.
+    /// The application has cancelled it, and the OP was told or cannot be told.
     Told = 2,
 }
 
@@ -350,8 +350,8 @@ impl Changed {
     /// Nothing has changed.
     pub const NOTHING: Self = Self { work: false, outcomes: false };
 
-    /// Returns what a call of [`Store::settle_and_claim`](super::Store::settle_and_claim) changes for others. A call that claims gets the due
-    /// times of the rows that it settles in its answer.
+    /// Returns which waiters a call of [`Store::settle_and_claim`](super::Store::settle_and_claim) must wake. A call
+    /// that claims already gets the due times of the rows that it settles.
     pub(super) fn after(settlements: &[Settlement], claim: Option<&Claim>) -> Self {
         Self {
             work: !settlements.is_empty() && claim.is_none(),

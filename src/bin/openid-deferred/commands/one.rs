@@ -54,7 +54,7 @@ impl One {
         let text = match answer {
             PollNow::NotFound => return Err(self.unknown()),
             PollNow::Scheduled { due_in } if due_in.is_zero() => {
-                "is due now; the next replica that is free polls".to_owned()
+                "is due now and will be polled by the next free replica".to_owned()
             }
             PollNow::Scheduled { due_in } => {
                 format!("is polled in {}, the earliest time that the OP permits", rough(Some(due_in)))
@@ -73,7 +73,7 @@ impl One {
             Requeue::InUse { ends_in } => {
                 format!("is in use: a request may be in flight. It is due again by itself in {}", rough(Some(ends_in)))
             }
-            Requeue::Free => "is not held by anyone and goes on by itself".to_owned(),
+            Requeue::Free => "is not claimed; it continues without intervention".to_owned(),
             _ => "has lost its sealed data: restore them from a backup, or forget it".to_owned(),
         };
         self.print(output, &answer, &text)
@@ -97,7 +97,10 @@ impl One {
         }
         let (erased, left) = (forgotten.erased, forgotten.left);
         output.print(&forgotten, || {
-            format!("{} is erased: {erased} entries in the tables, and {left} were left on a second look", self.id)
+            format!(
+                "{} is erased: {erased} entries in the tables, and {left} were still there after a second check",
+                self.id
+            )
         })?;
         Ok(if forgotten.is_complete() { Health::Well } else { Health::Unwell })
     }
