@@ -57,7 +57,7 @@ pub use stored_row::{Imported, StoredRow};
 
 /// Stores the sign-ins of a [`Poller`](crate::Poller), shared by all of its replicas.
 ///
-/// It is a queue with leases, of rows that are due at some time. It has 30 methods:
+/// It is a queue of rows with due times and leases. Its methods are:
 ///
 /// | for | methods |
 /// |---|---|
