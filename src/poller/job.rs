@@ -113,11 +113,15 @@ impl Job {
         if self.claimed.state != State::Waiting {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
         }
-        let mut schedule: Schedule = sealed::from_json(self.claimed.schedule.as_bytes()).ok()?;
+        let schedule: Schedule = sealed::from_json(self.claimed.schedule.as_bytes()).ok()?;
         let now = self.store_clock.moment(&*self.shared.clock);
-        if self.claimed.orphaned {
-            schedule.orphaned(now);
-        }
+        let Claimed { pinged, orphaned, .. } = self.claimed;
+        // The due time was set before the clock jumped.
+        let at = match give_back {
+            GiveBack::For(_) => self.store_clock.reading(),
+            GiveBack::ByClock { ahead } => self.store_clock.reading().checked_sub(ahead)?,
+        };
+        let schedule = schedule.taken_and_given_back(now, Taken { at, pinged, orphaned });
         let (interval, due_in) = match give_back {
             GiveBack::For(wait) => (schedule.held_back(now), wait),
             GiveBack::ByClock { ahead } => {

@@ -60,6 +60,9 @@ pub struct Watched {
     pub end_polls: u32,
     /// The last poll near the end was begun, and its replica has died since or is still waiting.
     pub end_poll_is_open: bool,
+    /// The store's clock was set while it was pending. The times in its schedule stay as the old clock had them until
+    /// the next answer, so one ping may count twice, or one more poll may be sent near the end.
+    pub store_clock_was_set: bool,
     /// The number of repetitions of the last poll after challenges.
     pub repeats: u32,
     /// When an answer was last lost, unless a later answer shows that it was not the success.
@@ -158,6 +161,7 @@ impl Watched {
             was_early: false,
             end_polls: 0,
             end_poll_is_open: false,
+            store_clock_was_set: false,
             repeats: 0,
             lost_at: None,
             terminal: None,
@@ -262,6 +266,10 @@ impl Watched {
         if gap >= SECOND && self.is_end_poll(now) {
             self.end_polls += 1;
             self.end_poll_is_open = true;
+            return Ok(());
+        }
+        if gap >= SECOND && std::mem::take(&mut self.store_clock_was_set) && (pinged || self.plan.expires_in.is_some())
+        {
             return Ok(());
         }
         Err(format!(

@@ -66,6 +66,16 @@ impl Schedule {
         Self { ping_spent: self.ping_spent, ..before }
     }
 
+    /// Records that a sign-in was taken from the queue and is given back at once, without a request.
+    pub(crate) fn taken_and_given_back(&self, now: Moment, taken: Taken) -> Self {
+        let (mut claimed, mut untouched) = (self.clone(), self.clone());
+        if taken.orphaned {
+            untouched.orphaned(now);
+        }
+        claimed.claimed(now, taken);
+        claimed.given_back(untouched)
+    }
+
     /// Whether a cancellation request may be sent: none was sent before, or the last one was long enough ago.
     pub(crate) fn may_cancel(&self, now: Moment) -> bool {
         self.cancelling.is_none_or(|sent| sent.next.remaining(now).is_zero())

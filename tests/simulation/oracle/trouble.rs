@@ -79,6 +79,7 @@ impl Oracle {
         self.hands.clear();
         for watched in &mut self.watched {
             watched.exchange.clock_was_set |= watched.exchange.sent_at.is_some();
+            watched.store_clock_was_set = true;
         }
     }
 

@@ -212,6 +212,19 @@ fn a_poll_that_was_given_back_unsent_still_uses_up_the_ping_of_its_interval() {
 }
 
 #[test]
+fn a_ping_is_used_up_by_a_sign_in_that_is_given_back_before_a_request_is_made() {
+    let taken = |at, pinged| Taken { at: moment(at).wall, pinged, orphaned: false };
+    let schedule = schedule(60, None);
+    let given_back = schedule.taken_and_given_back(moment(20_000), taken(20_000, true));
+    assert_eq!(given_back.due_at(), moment(60_000).wall);
+    // The queue has it again after the pause, which is before its own due time.
+    let mut schedule = stored(&given_back);
+    assert_eq!(schedule.claimed(moment(30_000), taken(30_000, false)), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(30_000));
+    assert_eq!(schedule.ping_in(moment(30_000)), None);
+}
+
+#[test]
 fn retry_after_delays_pings_and_slow_down_disables_them() {
     let mut schedule = schedule(60, None);
     answered(&mut schedule, &error("authorization_pending", Some(300)), moment(60_000));
