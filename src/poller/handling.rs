@@ -11,17 +11,20 @@ impl Outcomes {
     /// acknowledgement fails, that is logged, and the outcome is delivered again. So `handle` may see an outcome twice.
     ///
     /// ```
+    /// # use std::{collections::HashMap, sync::{Arc, Mutex}};
     /// # async fn example(poller: openid_deferred::Poller) {
-    /// let handling = tokio::spawn(poller.outcomes().handle_each(async |delivery| {
-    ///     // In one transaction of your database.
-    ///     match delivery.outcome().approved() {
-    ///         Some(user) => println!("{} is {}", delivery.id(), user.claims().subject()),
-    ///         None => println!("{} is over", delivery.id()),
+    /// let users = Arc::new(Mutex::new(HashMap::new())); // a table of your database
+    /// let handling = tokio::spawn(poller.outcomes().handle_each(async move |delivery| {
+    ///     if let Some(user) = delivery.outcome().approved() {
+    ///         users.lock().expect("no holder panics").insert(delivery.id(), user.claims().subject().to_owned());
     ///     }
     ///     Ok(())
     /// }));
     /// # }
     /// ```
+    ///
+    /// The closure has to be `async move` if it captures variables and the future is spawned. Otherwise the compiler
+    /// says that the "implementation of `AsyncFnMut` is not general enough".
     ///
     /// To handle several at a time, run it several times; the streams share the outcomes.
     pub async fn handle_each(

@@ -92,7 +92,7 @@ impl From<&Outcome> for Ending {
 /// It does not sign users in, because an outcome identifies a person and not a browser. The browser that started the
 /// sign-in fetches the outcome in `web.rs`.
 pub async fn take(poller: Poller, tables: Tables) {
-    poller.outcomes().handle_each(async |delivery| Ok(keep(delivery, &tables).await?)).await;
+    poller.outcomes().handle_each(async move |delivery| Ok(keep(delivery, &tables).await?)).await;
 }
 
 /// Commits. After that the outcome is acknowledged. A crash between the two repeats the delivery, here or in another

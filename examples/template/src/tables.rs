@@ -10,6 +10,10 @@ use crate::outcomes::{Ending, Person};
 /// How long a session lasts.
 pub const SESSION: Duration = Duration::from_secs(12 * 3600);
 
+/// How long an approval can be used again. A second click on "Continue", or a repetition after a lost response, must not
+/// cost the user the whole sign-in.
+const USE_AGAIN: Duration = Duration::from_secs(120);
+
 /// One statement each. Change tables with a migration tool of your own once you have data.
 const SCHEMA: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS people (
@@ -25,7 +29,8 @@ const SCHEMA: [&str; 3] = [
         ending TEXT NOT NULL,
         issuer TEXT,
         subject TEXT,
-        session TEXT,             -- the session that used it, because it signs in once
+        session TEXT,             -- the session that used it last
+        used_at BIGINT,           -- when it was used first, in seconds since 1970
         FOREIGN KEY (issuer, subject) REFERENCES people
     )",
     "CREATE TABLE IF NOT EXISTS sessions (
@@ -48,8 +53,13 @@ const KEEP_OUTCOME: &str = "
     SET ending = excluded.ending, issuer = excluded.issuer, subject = excluded.subject
     WHERE outcomes.ending IN ('unknown', 'failed')";
 
+/// The new session replaces the one that an earlier use began.
+const END_SESSION_OF_OUTCOME: &str = "
+    DELETE FROM sessions WHERE token IN (SELECT session FROM outcomes WHERE process = $1 AND used_at > $2)";
+
 const USE_OUTCOME: &str = "
-    UPDATE outcomes SET session = $1 WHERE process = $2 AND ending = 'approved' AND session IS NULL";
+    UPDATE outcomes SET session = $1, used_at = COALESCE(used_at, $2)
+    WHERE process = $3 AND ending = 'approved' AND (used_at IS NULL OR used_at > $4)";
 
 const BEGIN_SESSION_OF_OUTCOME: &str = "
     INSERT INTO sessions (token, issuer, subject, expires_at)
@@ -95,12 +105,16 @@ impl Tables {
         Ok(rows.into_iter().flatten().flatten().next())
     }
 
-    /// Begins a session for the person whom an outcome approved, once. Returns whether it did.
+    /// Begins a session for the person whom an outcome approved. It can be used again for two minutes, and then the new
+    /// session replaces the old one. Returns whether a session began.
     pub async fn use_outcome(&self, process: ProcessId, token: &str) -> anyhow::Result<bool> {
         let process = process.to_string();
+        let process = process.as_str();
+        let used_after = now() - USE_AGAIN.as_secs() as i64;
         let statements = vec![
             end_old_sessions(),
-            (USE_OUTCOME, vec![token.into(), process.as_str().into()]),
+            (END_SESSION_OF_OUTCOME, vec![process.into(), used_after.into()]),
+            (USE_OUTCOME, vec![token.into(), now().into(), process.into(), used_after.into()]),
             (BEGIN_SESSION_OF_OUTCOME, vec![session_end().into(), token.into()]),
         ];
         Ok(!self.0.transaction(statements).await?.is_empty())

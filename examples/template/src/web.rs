@@ -114,7 +114,7 @@ impl SignInHooks for App {
         self.tables.ending(id).await.ok().flatten().map(Into::into)
     }
 
-    /// Signs the user in, in the browser that started the sign-in and at the user's request. Each approval does so once.
+    /// Signs the user in, in the browser that started the sign-in and at the user's request.
     async fn finish(&self, id: ProcessId, _: &Visit) -> Option<Response> {
         let finished = async {
             let token = Token::new()?;

@@ -17,18 +17,24 @@ fn jane(name: &str) -> Person {
 }
 
 #[tokio::test]
-async fn an_outcome_that_is_delivered_twice_signs_in_once() {
+async fn an_approval_can_be_used_again_for_two_minutes_and_leaves_one_session() {
     for (place, _folder) in support::places().await {
-        let tables = Tables::create(Database::open(&place).await.unwrap()).await.unwrap();
+        let database = Database::open(&place).await.unwrap();
+        let tables = Tables::create(database.clone()).await.unwrap();
         let approved = Ending::Approved(jane("Jane Doe"));
         tables.keep_outcome(sign_in(1), "order 4711", &approved).await.unwrap();
         assert!(tables.use_outcome(sign_in(1), "token").await.unwrap());
         tables.keep_outcome(sign_in(1), "order 4711", &approved).await.unwrap();
-        assert!(!tables.use_outcome(sign_in(1), "another token").await.unwrap(), "the approval was used");
-        assert_eq!(tables.person("token").await.unwrap(), Some(jane("Jane Doe")));
-        assert_eq!(tables.person("another token").await.unwrap(), None);
-        tables.end_session("token").await.unwrap();
+        assert!(tables.use_outcome(sign_in(1), "second token").await.unwrap(), "the user has clicked twice");
         assert_eq!(tables.person("token").await.unwrap(), None);
+        assert_eq!(tables.person("second token").await.unwrap(), Some(jane("Jane Doe")));
+        let later = "UPDATE outcomes SET used_at = used_at - 121";
+        database.transaction(vec![(later, Vec::new())]).await.unwrap();
+        assert!(!tables.use_outcome(sign_in(1), "third token").await.unwrap(), "the approval was used");
+        assert_eq!(tables.person("third token").await.unwrap(), None);
+        assert_eq!(tables.person("second token").await.unwrap(), Some(jane("Jane Doe")));
+        tables.end_session("second token").await.unwrap();
+        assert_eq!(tables.person("second token").await.unwrap(), None);
     }
 }
 
