@@ -118,7 +118,13 @@ impl Oracle {
 
     fn fly(&mut self, life: &Arc<Life>, label: usize) -> u64 {
         self.next_flight += 1;
-        let flight = Flight { number: self.next_flight, life: life.clone(), dead: false, on_the_wire: true };
+        let flight = Flight {
+            number: self.next_flight,
+            life: life.clone(),
+            dead: false,
+            on_the_wire: true,
+            lease_may_have_ended: false,
+        };
         self.watched[label].flights.push(flight);
         self.next_flight
     }

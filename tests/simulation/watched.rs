@@ -105,6 +105,8 @@ pub struct Flight {
     /// The answer is not awaited any more, because the machine is dead.
     pub dead: bool,
     pub on_the_wire: bool,
+    /// The store's clock was set meanwhile, so the lease may have expired by the new time.
+    pub lease_may_have_ended: bool,
 }
 
 pub struct Last {
@@ -205,7 +207,7 @@ impl Watched {
             return if self.repeats <= 2 { Ok(()) } else { Err("it is repeated a third time".to_owned()) };
         }
         self.repeats = 0;
-        if !self.flights.is_empty() {
+        if self.flights.iter().any(|flight| !flight.lease_may_have_ended) {
             return Err("two requests are in flight".to_owned());
         }
         let claim = self.claims.get(&life.number);

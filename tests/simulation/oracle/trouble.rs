@@ -80,6 +80,7 @@ impl Oracle {
         for watched in &mut self.watched {
             watched.exchange.clock_was_set |= watched.exchange.sent_at.is_some();
             watched.store_clock_was_set = true;
+            watched.flights.iter_mut().for_each(|flight| flight.lease_may_have_ended = true);
         }
     }
 
