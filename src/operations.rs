@@ -38,7 +38,7 @@ use std::time::{Duration, SystemTime};
 use crate::error::Error;
 use crate::keyring::Keyring;
 use crate::store::{
-    Among, Cancellation, Fingerprint, KeyStats, Listing, Pinged, ProcessId, Requeued, RowOverview, Store,
+    Among, Cancellation, Fingerprint, KeyStats, Listing, Pinged, ProcessId, Requeued, RowOverview, State, Store,
 };
 
 mod answers;
@@ -53,6 +53,7 @@ pub use clients::ClientRows;
 pub(crate) use clients::Clients;
 pub use filter::{Filter, SignIns};
 use overview::Context;
+pub(crate) use overview::held_by_retry_after;
 pub use overview::{Overview, Stuck, Trouble, WaitsFor};
 pub use transfer::{Exported, ImportReport, TransferError};
 
@@ -182,12 +183,19 @@ impl Operations {
     }
 
     /// Brings the next poll of a sign-in forward as far as the OP's interval and `Retry-After` allow. It only skips the
-    /// client's own backoff, so the OP is never polled faster than it permits. After `slow_down` it has no effect.
+    /// client's own backoff, so the OP is never polled faster than it permits. After `slow_down` it has no effect, and a
+    /// sign-in without its body stays as it is. Call [`show`](Self::show) next: a sign-in that is
+    /// [stuck](Overview::stuck) may not be polled although it is due.
     ///
     /// # Errors
     ///
     /// [`Store`](crate::ErrorKind::Store).
     pub async fn poll_now(&self, id: ProcessId) -> Result<PollNow, Error> {
+        let page = self.store.list(Listing { among: Among::Ids(vec![id]), ..Listing::new(1) }).await?;
+        // Replicas would claim it, find no body and set it aside again.
+        if page.rows.iter().any(|row| row.state <= State::Waiting && overview::is_set_aside(row)) {
+            return Ok(PollNow::NoBody);
+        }
         match self.store.bring_forward(id).await? {
             Pinged::Recorded { .. } => {}
             Pinged::Ended(_) => return Ok(PollNow::TooLate),

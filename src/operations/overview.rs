@@ -14,6 +14,8 @@ use super::clients::is_refused;
 const OVERDUE: Duration = Duration::from_secs(600);
 /// An outcome that was delivered this often is stuck.
 const DELIVERIES: u32 = 5;
+/// A sign-in that the OP's `Retry-After` holds for longer than this is stuck.
+const RETRY_AFTER: Duration = Duration::from_secs(600);
 /// A sign-in with this number of polls or verifications in a row that failed is stuck.
 const TROUBLES: u32 = 5;
 
@@ -133,6 +135,9 @@ pub enum Stuck {
     /// It waits for the OP, and the OP refuses its client: at its last poll, or as a poller has noted in the last three
     /// minutes. Only probes are sent. See [`Event::ClientRefused`](crate::poller::Event::ClientRefused).
     ClientRefused,
+    /// It waits for the OP, whose `Retry-After` forbids its polls for more than ten minutes from now; see
+    /// [`Overview::retry_at`]. It goes on by itself then.
+    RetryAfter,
     /// It has been due for ten minutes, and no replica claims it. No replica polls its client: the client is unknown,
     /// the key or the format of the row is unknown, or no consumer of outcomes runs.
     Overdue,
@@ -215,11 +220,22 @@ impl Overview {
     }
 }
 
+/// Whether replicas skip the row, because its body is missing. Not for tombstones, which have none.
+pub(super) fn is_set_aside(row: &RowOverview) -> bool {
+    row.due_at.is_none() || !row.has_body
+}
+
+/// The time for which the OP's `Retry-After` still forbids polls, if that is so long that the sign-in is stuck.
+pub(crate) fn held_by_retry_after(row: &RowOverview, now: SystemTime) -> Option<Duration> {
+    let plan = Plan::read(&row.schedule, now).filter(|_| row.state == State::Waiting)?;
+    plan.retry_at?.duration_since(now).ok().filter(|left| *left > RETRY_AFTER)
+}
+
 fn waits_for(row: &RowOverview, now: SystemTime) -> WaitsFor {
     let is_due = row.overdue_for(now).is_some();
     match row.state {
         State::Acknowledged => WaitsFor::Nothing,
-        _ if row.due_at.is_none() || !row.has_body => WaitsFor::Operator,
+        _ if is_set_aside(row) => WaitsFor::Operator,
         State::Exchanging if row.is_leased(now) => WaitsFor::Exchange,
         State::Decided if row.attempts == 0 => WaitsFor::Delivery,
         State::Decided if is_due || row.not_before == row.due_at => WaitsFor::Redelivery,
@@ -244,9 +260,10 @@ fn refuses(known: &Known, context: Context<'_>) -> bool {
 fn stuck(row: &RowOverview, known: &Known, troubles: u32, context: Context<'_>) -> Option<Stuck> {
     match row.state {
         State::Acknowledged => None,
-        _ if row.due_at.is_none() || !row.has_body => Some(Stuck::SetAside),
+        _ if is_set_aside(row) => Some(Stuck::SetAside),
         _ if context.keys.is_some_and(|keys| !keys.contains(&row.key)) => Some(Stuck::KeyMissing),
         State::Waiting if refuses(known, context) => Some(Stuck::ClientRefused),
+        _ if held_by_retry_after(row, context.now).is_some() => Some(Stuck::RetryAfter),
         _ if row.overdue_for(context.now).is_some_and(|overdue| overdue >= OVERDUE) => Some(Stuck::Overdue),
         State::Decided => (row.attempts >= DELIVERIES).then_some(Stuck::Undelivered),
         _ => (troubles >= TROUBLES).then_some(Stuck::Troubled),
@@ -370,6 +387,27 @@ mod tests {
         assert_eq!(waiting.retry_at, Some(now() + 5 * MINUTE));
         assert_eq!((of(State::Answered).interval, of(State::Answered).wait), (None, Some(4 * MINUTE)));
         assert_eq!(of(State::Decided).wait, None);
+    }
+
+    #[test]
+    fn a_sign_in_that_retry_after_holds_for_long_is_stuck_until_shortly_before_its_end() {
+        let stuck_of = |state, held: Duration, change: fn(&mut RowOverview)| {
+            let (at, of) = (60_000_000 + held.as_millis(), held.as_millis());
+            let schedule = format!(
+                r#"{{"int":60000,"sent":0,"recv":0,"trb":9,"due":{{"at":{at},"of":{of}}},"nb":{{"at":{at},"of":{of}}}}}"#
+            );
+            let row = row(state, |row| {
+                (row.due_at, row.schedule, row.attempts) = (Some(now() + held), schedule, 9);
+                change(row);
+            });
+            Overview::of(row, Context { keys: Some(&[[0; 4]]), ..context() }).stuck
+        };
+        let day = 1_440 * MINUTE;
+        assert_eq!(stuck_of(State::Waiting, day, |_| {}), Some(Stuck::RetryAfter));
+        assert_eq!(stuck_of(State::Waiting, 10 * MINUTE, |_| {}), Some(Stuck::Troubled));
+        assert_eq!(stuck_of(State::Answered, day, |_| {}), Some(Stuck::Troubled), "it does not wait for the OP");
+        assert_eq!(stuck_of(State::Waiting, day, |row| row.key = [9; 4]), Some(Stuck::KeyMissing));
+        assert_eq!(stuck_of(State::Waiting, day, |row| row.has_body = false), Some(Stuck::SetAside));
     }
 
     #[test]

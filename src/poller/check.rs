@@ -1,21 +1,25 @@
 //! Checks of the rows of a store: whether the keyring opens them, and whether replicas process them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::record::FORMAT;
 use super::rotate::{KeyUse, key_uses};
 use crate::error::Error;
 use crate::keyring::Keyring;
-use crate::operations::Clients;
-use crate::store::{Finding, KeyStats, PartitionStats, Store};
+use crate::operations::{Clients, held_by_retry_after};
+use crate::store::{Finding, KeyStats, Listing, Partition, PartitionStats, State, Store};
 
 /// How long a row may be overdue before it is reported: longer than the usual interval of an OP.
 const LONG_OVERDUE: Duration = Duration::from_secs(600);
+/// The number of rows that are read at once.
+const ROWS: usize = 1_000;
 /// How long an outcome may be undelivered before it is reported.
 const LONG_UNDELIVERED: Duration = Duration::from_secs(600);
 
 /// Checks the rows of a store: whether the keyring has the keys that they need, whether this release can read them,
-/// whether polls and deliveries keep up, and whether sealed data are missing. Without a keyring it lists the keys that the rows need.
+/// whether polls and deliveries keep up, whether an OP forbids polls for long, and whether sealed data are missing.
+/// Without a keyring it lists the keys that the rows need.
 ///
 /// It reads the columns of all rows and opens none, changes nothing, and needs no poller and no client. The store itself
 /// is checked by `SqliteStore::check` and `PostgresStore::check`.
@@ -47,6 +51,7 @@ pub async fn check(store: &dyn Store, keyring: Option<&Keyring>) -> Result<Vec<F
     let mut clients = Clients::of(store);
     clients.look_up(stats.iter().map(|stats| stats.partition)).await;
     findings.push(of_polls(&stats, &clients));
+    findings.extend(of_retry_after(&held(store).await?, &clients));
     findings.push(of_deliveries(&stats, &clients));
     findings.extend(of_set_aside(&stats));
     Ok(findings)
@@ -57,21 +62,29 @@ fn of_keys(uses: &[KeyUse]) -> Vec<Finding> {
     for key in uses {
         let KeyUse { key_id, sealed, waiting, .. } = key;
         findings.push(if key.is_known && key.is_primary {
-            Finding::fine("keys", format!("the key {key_id} seals, and {sealed} rows need it"))
+            Finding::fine("keys", format!("the key {key_id} seals, and {} it", need(*sealed)))
         } else if key.is_known && key.is_needed() {
-            Finding::fine("keys", format!("{} rows still need the older key {key_id}", sealed.max(waiting)))
+            let rows = *sealed.max(waiting);
+            let still = if rows == 1 { "still needs" } else { "still need" };
+            Finding::fine("keys", format!("{} {still} the older key {key_id}", counted(rows, "row")))
         } else if key.is_known {
             Finding::fine("keys", format!("no row needs the older key {key_id}"))
         } else if *sealed > 0 {
             Finding::wrong(
                 "keys",
-                format!("{sealed} rows need the key {key_id}, which the keyring lacks; they are neither polled nor delivered"),
+                format!(
+                    "{} the key {key_id}, which the keyring lacks; replicas neither poll nor deliver them",
+                    need(*sealed)
+                ),
                 "add the key to the keyring of every replica (`also_opens`)",
             )
         } else {
             Finding::warning(
                 "keys",
-                format!("{waiting} sign-ins began under the key {key_id}, which the keyring lacks; their pings are refused"),
+                format!(
+                    "{} began under the key {key_id}, which the keyring lacks; pings for them are refused",
+                    counted(*waiting, "sign-in")
+                ),
                 "add the key to the keyring of every replica (`also_opens`) until they have ended",
             )
         });
@@ -82,7 +95,7 @@ fn of_keys(uses: &[KeyUse]) -> Vec<Finding> {
 /// The keys that the rows need, if there is no keyring to compare them with.
 fn of_unknown_keys(uses: &[KeyUse]) -> Finding {
     let keys: Vec<_> =
-        uses.iter().map(|key| format!("{} ({} rows)", key.key_id, key.sealed.max(key.waiting))).collect();
+        uses.iter().map(|key| format!("{} ({})", key.key_id, counted(key.sealed.max(key.waiting), "row"))).collect();
     match keys.is_empty() {
         true => Finding::fine("keys", "no row needs a key"),
         false => Finding::fine("keys", format!("no keyring was given; the rows need these keys: {}", keys.join(", "))),
@@ -94,7 +107,7 @@ fn of_formats(keys: &[KeyStats]) -> Option<Finding> {
     (newer > 0).then(|| {
         Finding::warning(
             "formats",
-            format!("only a newer release can read {newer} rows"),
+            format!("only a newer release can read {}", counted(newer, "row")),
             "deploy that release, unless it is being rolled out",
         )
     })
@@ -104,7 +117,9 @@ fn of_polls(stats: &[PartitionStats], clients: &Clients<'_>) -> Finding {
     let open: u64 = stats.iter().map(PartitionStats::open).sum();
     let oldest = stats.iter().filter_map(|stats| Some((stats.overdue?, stats.partition))).max();
     let Some((overdue, client)) = oldest.filter(|(overdue, _)| *overdue >= LONG_OVERDUE) else {
-        return Finding::fine("polls", format!("{open} sign-ins are pending, and none has been due for long"));
+        let are = if open == 1 { "is" } else { "are" };
+        let pending = counted(open, "sign-in");
+        return Finding::fine("polls", format!("{pending} {are} pending, and none has been due for long"));
     };
     let (minutes, client) = (overdue.as_secs() / 60, clients.name(client));
     Finding::warning(
@@ -114,20 +129,67 @@ fn of_polls(stats: &[PartitionStats], clients: &Clients<'_>) -> Finding {
     )
 }
 
+/// The sign-ins of one client that the OP's `Retry-After` holds for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    client: Partition,
+    sign_ins: u64,
+    /// The longest time until `Retry-After` ends.
+    longest: Duration,
+}
+
+/// Reads the rows that wait for the OP.
+async fn held(store: &dyn Store) -> Result<Vec<Held>, Error> {
+    let mut all: BTreeMap<Partition, Held> = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let page = store.list(Listing { states: vec![State::Waiting], after, ..Listing::new(ROWS) }).await?;
+        for row in &page.rows {
+            let Some(left) = held_by_retry_after(row, page.now) else { continue };
+            let first = Held { client: row.partition, sign_ins: 0, longest: Duration::ZERO };
+            let held = all.entry(row.partition).or_insert(first);
+            (held.sign_ins, held.longest) = (held.sign_ins + 1, held.longest.max(left));
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(all.into_values().collect());
+        }
+    }
+}
+
+/// A finding for each client whose OP forbids polls for long.
+fn of_retry_after(held: &[Held], clients: &Clients<'_>) -> Vec<Finding> {
+    let findings = held.iter().map(|Held { client, sign_ins, longest }| {
+        let (sign_ins, client) = (counted(*sign_ins, "sign-in"), clients.name(*client));
+        let minutes = longest.as_secs().div_ceil(60);
+        Finding::warning(
+            "polls",
+            format!(
+                "the OP forbids polls for {sign_ins} of the client {client} for up to {minutes} minutes (Retry-After)"
+            ),
+            "ask the OP; polls go on by themselves when Retry-After ends",
+        )
+    });
+    findings.collect()
+}
+
 fn of_deliveries(stats: &[PartitionStats], clients: &Clients<'_>) -> Finding {
     let decided: u64 = stats.iter().map(|stats| stats.decided).sum();
     let oldest = stats.iter().filter_map(|stats| Some((stats.undelivered?, stats.partition))).max();
     let Some((undelivered, client)) = oldest.filter(|(undelivered, _)| *undelivered >= LONG_UNDELIVERED) else {
         return Finding::fine(
             "deliveries",
-            format!("{decided} outcomes are not acknowledged, and none for longer than ten minutes"),
+            match decided {
+                1 => "1 outcome is not acknowledged, but not for longer than ten minutes".to_owned(),
+                _ => format!("{decided} outcomes are not acknowledged, and none for longer than ten minutes"),
+            },
         );
     };
     let (minutes, client) = (undelivered.as_secs() / 60, clients.name(client));
     Finding::warning(
         "deliveries",
         format!("an outcome of the client {client} was decided {minutes} minutes ago and is not acknowledged"),
-        "see whether the application's consumer of outcomes runs, and what it waits for",
+        "see whether the application's consumer of outcomes runs, what it waits for, and whether it fails (see its log)",
     )
 }
 
@@ -137,16 +199,74 @@ fn of_set_aside(stats: &[PartitionStats]) -> Option<Finding> {
     (set_aside > 0).then(|| {
         Finding::warning(
             "data",
-            format!("the sealed data of {set_aside} sign-ins are missing, so they were set aside"),
+            format!("the sealed data of {} are missing, so replicas skip them", counted(set_aside, "sign-in")),
             "list them with `list --stuck`; then restore their data, or forget them",
         )
     })
 }
 
+/// A number with its noun.
+fn counted(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// How many rows need something.
+fn need(rows: u64) -> String {
+    format!("{} {}", counted(rows, "row"), if rows == 1 { "needs" } else { "need" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{ClientNote, MemoryStore, Partition, Severity};
+    use crate::clock::{Clock as _, SystemClock};
+    use crate::store::{ClientNote, MemoryStore, NewProcess, ProcessId, SealedBody, Severity};
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn one_row_is_counted_in_the_singular() {
+        let store = MemoryStore::new();
+        let clients = Clients::of(&store);
+        let stats = |waiting, decided, set_aside| PartitionStats {
+            waiting,
+            decided,
+            set_aside,
+            ..PartitionStats::empty(Partition(1))
+        };
+        let text = |stats: PartitionStats| {
+            let found =
+                [of_polls(&[stats], &clients), of_deliveries(&[stats], &clients), of_set_aside(&[stats]).unwrap()];
+            found.map(|found| found.text)
+        };
+        let one = text(stats(1, 1, 1));
+        assert!(one[0].starts_with("1 sign-in is pending") && one[1].starts_with("1 outcome is not"), "{one:?}");
+        assert!(one[2].contains("of 1 sign-in are"), "{one:?}");
+        let two = text(stats(2, 2, 2));
+        assert!(two[0].starts_with("2 sign-ins are pending") && two[1].starts_with("2 outcomes are not"), "{two:?}");
+        let keys = |bodies| {
+            let stats = KeyStats { key: [0, 0, 0, 7], format: 1, bodies, waiting: 0 };
+            of_keys(&key_uses(&[[0, 0, 0, 1]], &[stats])).remove(1).text
+        };
+        assert!(keys(1).starts_with("1 row needs the key") && keys(2).starts_with("2 rows need the key"));
+    }
+
+    #[tokio::test]
+    async fn an_op_that_forbids_polls_for_long_is_reported_for_each_client() {
+        let store = MemoryStore::new();
+        let now = SystemClock.now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        for (id, client, minutes) in [(1, 1, 1_440), (2, 1, 60), (3, 2, 5), (4, 2, 0)] {
+            let body = SealedBody::new(1, [7; 4], b"sealed".to_vec());
+            let row = NewProcess::new(ProcessId::from_bytes([id; 16]), Partition(client), State::Waiting, body);
+            let of = minutes * 60_000;
+            let held = format!(r#"{{"at":{},"of":{of}}}"#, now + of);
+            let schedule = format!(r#"{{"int":60000,"sent":0,"recv":0,"due":{held},"nb":{held}}}"#);
+            store.insert(NewProcess { schedule, ..row }).await.unwrap();
+        }
+        let found = of_retry_after(&held(&store).await.unwrap(), &Clients::of(&store));
+        assert_eq!((found.len(), found[0].severity), (1, Severity::Warning), "{found:?}");
+        assert!(found[0].text.contains("for 2 sign-ins of the client number 1 for up to 1440 minutes"), "{found:?}");
+        let all = check(&store, None).await.unwrap();
+        assert!(all.contains(&found[0]), "{all:?}");
+    }
 
     #[test]
     fn a_missing_key_is_a_problem_while_a_body_needs_it() {

@@ -105,7 +105,7 @@ async fn a_closed_pipe_is_not_an_error_and_a_full_disk_is_one() {
     let place = Place::sqlite().await;
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let run = place.tool(&["check"]).run_into(writer);
+    let run = place.tool(&["check"]).key_file(&place.key_file()).run_into(writer);
     assert_eq!((run.code, &*run.stderr), (0, ""));
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let run = place.tool(&["check"]).run_into(full);

@@ -148,7 +148,7 @@ async fn a_file_that_others_can_read_is_reported() {
     let path = place.name.strip_prefix("sqlite:").unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let run = place.run(&["check", "--json"]);
-    let warning = found(&run.json(), "permissions", "warning");
+    let warning = found(&run.document(), "permissions", "warning");
     assert!(warning["text"].as_str().unwrap().contains("644"), "{warning}");
     assert!(place.run(&["check"]).stdout.contains("chmod 600"));
 }

@@ -8,5 +8,6 @@ mod keys;
 mod moving;
 mod privileges;
 mod rows;
+mod stuck;
 mod tool;
 mod world;

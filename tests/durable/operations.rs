@@ -133,6 +133,27 @@ async fn a_poll_that_is_brought_forward_is_not_before_the_interval() {
 }
 
 #[tokio::test]
+async fn a_sign_in_that_retry_after_holds_is_stuck_until_it_is_polled_again() {
+    let world = undecided().await;
+    let id = world.waiting().await;
+    let operations = world.poller.operations();
+    world.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "7200"));
+    let stuck = async || operations.list(Filter::new().stuck()).await.unwrap().sign_ins;
+    while world.polls().is_empty() || stuck().await.is_empty() {
+        world.sleep(10 * SECOND).await;
+    }
+    let held = stuck().await.remove(0);
+    assert_eq!((held.id, held.stuck), (id, Some(Stuck::RetryAfter)));
+    assert!(held.retry_at.unwrap().duration_since(world.clock.now()).unwrap() > HOUR);
+    let polled = operations.poll_now(id).await.unwrap();
+    assert!(matches!(polled, PollNow::Scheduled { due_in } if due_in > HOUR), "{polled:?}");
+    while world.polls().len() == 1 {
+        world.sleep(60 * SECOND).await;
+    }
+    assert!(stuck().await.is_empty());
+}
+
+#[tokio::test]
 async fn an_outcome_whose_consumer_hangs_is_delivered_again_at_once() {
     let world = world_of(|op| op).await;
     let id = world.waiting().await;

@@ -48,6 +48,14 @@ impl Keys {
     }
 }
 
+/// Says that sign-ins were not compared with keys.
+pub(crate) fn warn_of_no_keys() {
+    eprintln!(
+        "note: no keys were given, so keys were not compared: a sign-in whose key the replicas lack shows only as overdue; \
+         give the keys of the replicas with --key-file or --key-env"
+    );
+}
+
 impl OptionalKeys {
     pub(crate) fn keyring(&self) -> Result<Option<Keyring>, Failure> {
         self.keys.given()

@@ -52,13 +52,13 @@ enum Command {
     /// List sign-ins, a page at a time.
     List(list::List),
     /// Show what the store says about a sign-in, and what it waits for.
-    Show(one::Show),
+    Show(one::Compared),
     /// Bring the next poll of a sign-in forward, as far as the OP permits.
-    PollNow(one::One),
+    PollNow(one::Compared),
     /// Release an outcome whose consumer hangs, or a sign-in that was set aside.
-    Requeue(one::One),
+    Requeue(one::Compared),
     /// Cancel a sign-in: a replica tells the OP at the next poll, and the outcome is delivered as usual.
-    Cancel(one::One),
+    Cancel(one::Compared),
     /// Erase a sign-in in any state, with its sealed data. Nothing is delivered. This cannot be undone.
     Forget(one::One),
     /// Write all rows, sealed as they are, to a new file.
@@ -103,7 +103,7 @@ fn run(global: Global, command: Command, output: &mut Output) -> Result<Health, 
         match command {
             Command::Stats => stats::run(&location.open().await?, output).await,
             Command::List(list) => list.run(&location.open().await?, output).await,
-            Command::Show(show) => show.run(&location.open().await?, output).await,
+            Command::Show(one) => one.show(&location.open().await?, output).await,
             Command::PollNow(one) => one.poll_now(&location.open().await?, output).await,
             Command::Requeue(one) => one.requeue(&location.open().await?, output).await,
             Command::Cancel(one) => one.cancel(&location.open().await?, output).await,

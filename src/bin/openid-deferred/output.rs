@@ -1,5 +1,6 @@
 //! What the program prints: text for people, or JSON for scripts.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -131,6 +132,12 @@ pub(crate) fn bar(form: Form, template: &str) -> ProgressBar {
     }
 }
 
+/// A number with its noun.
+pub(crate) fn counted<N: Display + PartialEq + From<u8>>(number: N, one: &str, many: &str) -> String {
+    let noun = if number == N::from(1) { one } else { many };
+    format!("{number} {noun}")
+}
+
 /// A duration for people, such as `4h`, or a dash.
 pub(crate) fn rough(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "-".to_owned(), |duration| format!("{:#}", HumanDuration(duration)))
@@ -162,6 +169,12 @@ mod tests {
         assert_eq!(name(Some("https://op.example")), "https://op.example");
         let long = name(Some(&"ü".repeat(5_000)));
         assert_eq!((long.chars().count(), long.ends_with("ü…")), (61, true));
+    }
+
+    #[test]
+    fn one_thing_is_counted_in_the_singular() {
+        let of = |number: u64| counted(number, "row", "rows");
+        assert_eq!([of(0), of(1), of(2)], ["0 rows", "1 row", "2 rows"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use openid_deferred::store::{Finding, Severity};
 
 use crate::Health;
 use crate::failure::Failure;
-use crate::keys::OptionalKeys;
+use crate::keys::{OptionalKeys, warn_of_no_keys};
 use crate::location::Opened;
 use crate::output::{Output, table};
 
@@ -20,6 +20,9 @@ pub(crate) async fn run(opened: &Opened, keys: OptionalKeys, output: &mut Output
         findings.extend(rows.map_err(|error| Failure::library("cannot check the rows", &error))?);
     }
     output.print(&findings, || text(&findings))?;
+    if keyring.is_none() && has_tables {
+        warn_of_no_keys();
+    }
     let is_wrong = findings.iter().any(|found| found.severity == Severity::Wrong);
     Ok(if is_wrong { Health::Unwell } else { Health::Well })
 }

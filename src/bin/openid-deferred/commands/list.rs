@@ -11,7 +11,7 @@ use openid_deferred::{Clock as _, Error, Keyring, Poller, SystemClock, poller};
 
 use crate::Health;
 use crate::failure::Failure;
-use crate::keys::Keys;
+use crate::keys::{Keys, warn_of_no_keys};
 use crate::location::Opened;
 use crate::output::{Output, name, rough, table, word};
 
@@ -91,6 +91,9 @@ impl List {
         let page = match self.reference.take() {
             None => {
                 let keyring = self.keys.given()?;
+                if self.stuck && keyring.is_none() {
+                    warn_of_no_keys();
+                }
                 opened.operations_with(keyring.as_ref()).list(self.filter()).await
             }
             Some(reference) => {

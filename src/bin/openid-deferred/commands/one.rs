@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use clap::Args;
-use openid_deferred::operations::{Cancel, Overview, PollNow, Requeue};
+use openid_deferred::operations::{Cancel, Operations, Overview, PollNow, Requeue, Stuck};
 use openid_deferred::store::ProcessId;
 use openid_deferred::{Clock as _, Error, SystemClock};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::Health;
 use crate::failure::Failure;
 use crate::keys::OptionalKeys;
 use crate::location::Opened;
-use crate::output::{Output, name, rough, table, word};
+use crate::output::{Output, counted, name, printable, rough, table, word};
 
 #[derive(Args)]
 pub(crate) struct One {
@@ -22,22 +22,13 @@ pub(crate) struct One {
     id: ProcessId,
 }
 
+/// A sign-in, and the keys to compare it with.
 #[derive(Args)]
-pub(crate) struct Show {
+pub(crate) struct Compared {
     #[command(flatten)]
     one: One,
     #[command(flatten)]
     keys: OptionalKeys,
-}
-
-impl Show {
-    pub(crate) async fn run(self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
-        let (one, keyring) = (self.one, self.keys.keyring()?);
-        let overview = opened.operations_with(keyring.as_ref()).show(one.id).await;
-        let overview = overview.map_err(|error| one.failed("show", &error))?.ok_or_else(|| one.unknown())?;
-        output.print(&overview, || details(&overview, SystemClock.now()))?;
-        Ok(Health::Well)
-    }
 }
 
 /// What was done, with the sign-in beside it.
@@ -46,50 +37,141 @@ struct Answer<'a, T> {
     id: ProcessId,
     #[serde(flatten)]
     answer: &'a T,
+    /// Why the sign-in is stuck in spite of it.
+    stuck: Option<Stuck>,
 }
 
-impl One {
+/// What was done, in words.
+struct Words {
+    done: String,
+    /// What follows if the sign-in is not stuck.
+    follows: &'static str,
+}
+
+impl Words {
+    fn new(done: impl Into<String>) -> Self {
+        Self { done: done.into(), follows: "" }
+    }
+
+    fn then(self, follows: &'static str) -> Self {
+        Self { follows, ..self }
+    }
+}
+
+impl Compared {
+    pub(crate) async fn show(self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
+        let operations = opened.operations_with(self.keys.keyring()?.as_ref());
+        let overview = operations.show(self.one.id).await.map_err(|error| self.one.failed("show", &error))?;
+        let overview = overview.ok_or_else(|| self.one.unknown())?;
+        output.print(&overview, || details(&overview, SystemClock.now()))?;
+        Ok(Health::Well)
+    }
+
     pub(crate) async fn poll_now(self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
-        let answer = opened.operations().poll_now(self.id).await.map_err(|error| self.failed("poll", &error))?;
-        let text = match answer {
-            PollNow::NotFound => return Err(self.unknown()),
+        let (id, operations) = (self.one.id, opened.operations_with(self.keys.keyring()?.as_ref()));
+        let answer = operations.poll_now(id).await.map_err(|error| self.one.failed("poll", &error))?;
+        let words = match answer {
+            PollNow::NotFound => return Err(self.one.unknown()),
             PollNow::Scheduled { due_in } if due_in.is_zero() => {
-                "is due now and will be polled by the next free replica".to_owned()
+                Words::new("is due now").then(" and will be polled by the next free replica")
             }
             PollNow::Scheduled { due_in } => {
-                format!("is polled in {}, the earliest time that the OP permits", rough(Some(due_in)))
+                Words::new(format!("is due in {}, the earliest time that the OP permits", rough(Some(due_in))))
             }
-            PollNow::InFlight => "is being polled".to_owned(),
-            _ => "is decided and not polled any more".to_owned(),
+            PollNow::InFlight => Words::new("is claimed by a replica").then(", which is polling it"),
+            PollNow::NoBody => Words::new("is not polled: its sealed data are missing"),
+            _ => Words::new("is decided and not polled any more"),
         };
-        self.print(output, &answer, &text)
+        self.print(&operations, output, &answer, words).await?;
+        Ok(if answer == PollNow::NoBody { Health::Unwell } else { Health::Well })
     }
 
     pub(crate) async fn requeue(self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
-        let answer = opened.operations().requeue(self.id).await.map_err(|error| self.failed("requeue", &error))?;
-        let text = match answer {
-            Requeue::NotFound => return Err(self.unknown()),
-            Requeue::Done { state } => format!("is released in the state {} and due now", word(&state)),
+        let (id, operations) = (self.one.id, opened.operations_with(self.keys.keyring()?.as_ref()));
+        let answer = operations.requeue(id).await.map_err(|error| self.one.failed("requeue", &error))?;
+        let words = match answer {
+            Requeue::NotFound => return Err(self.one.unknown()),
+            Requeue::Done { state } => Words::new(format!("is released in the state {} and due now", word(&state))),
             Requeue::InUse { ends_in } => {
-                format!("is in use: a request may be in flight. It is due again by itself in {}", rough(Some(ends_in)))
+                Words::new(format!("is in use: a request may be in flight. Its claim ends in {}", rough(Some(ends_in))))
+                    .then(", and it is due again by itself")
             }
-            Requeue::Free => "is not claimed; it continues without intervention".to_owned(),
-            _ => "has lost its sealed data: restore them from a backup, or forget it".to_owned(),
+            Requeue::Free => Words::new("is not claimed").then("; it continues without intervention"),
+            _ => Words::new("is not released: its sealed data are missing"),
         };
-        self.print(output, &answer, &text)
+        self.print(&operations, output, &answer, words).await?;
+        Ok(if answer == Requeue::NoBody { Health::Unwell } else { Health::Well })
     }
 
     pub(crate) async fn cancel(self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
-        let answer = opened.operations().cancel(self.id).await.map_err(|error| self.failed("cancel", &error))?;
-        let text = match answer {
-            Cancel::NotFound => return Err(self.unknown()),
-            Cancel::Requested => "is cancelled; a replica tells the OP at the next poll",
-            Cancel::Told => "is cancelled, and the OP was told or cannot be told",
-            _ => "already has its outcome, which is delivered unchanged",
+        let (id, operations) = (self.one.id, opened.operations_with(self.keys.keyring()?.as_ref()));
+        let answer = operations.cancel(id).await.map_err(|error| self.one.failed("cancel", &error))?;
+        let words = match answer {
+            Cancel::NotFound => return Err(self.one.unknown()),
+            Cancel::Requested => Words::new("is cancelled").then("; a replica tells the OP at the next poll"),
+            Cancel::Told => Words::new("is cancelled, and the OP was told or cannot be told"),
+            _ => Words::new("already has its outcome").then(", which is delivered unchanged"),
         };
-        self.print(output, &answer, text)
+        self.print(&operations, output, &answer, words).await?;
+        Ok(Health::Well)
     }
 
+    /// Prints the answer, and whether the sign-in is stuck in spite of what was done.
+    async fn print(
+        &self,
+        operations: &Operations,
+        output: &mut Output,
+        answer: &impl Serialize,
+        words: Words,
+    ) -> Result<(), Failure> {
+        let (id, Words { done, follows }) = (self.one.id, words);
+        let seen = operations.show(id).await;
+        let seen = seen.map_err(|error| Failure::library(format!("{id} {done}, but cannot be shown"), &error))?;
+        let stuck = seen.as_ref().and_then(|sign_in| sign_in.stuck);
+        let why = seen.as_ref().and_then(|sign_in| Some(why(sign_in, sign_in.stuck?, SystemClock.now())));
+        output.print(&Answer { id, answer, stuck }, || match why {
+            None => format!("{id} {done}{follows}"),
+            Some(why) => format!("{id} {done}\n{why}"),
+        })
+    }
+}
+
+/// Why a sign-in is stuck, and what to do.
+fn why(sign_in: &Overview, stuck: Stuck, now: SystemTime) -> String {
+    match stuck {
+        Stuck::SetAside => {
+            "It stays as it is: its sealed data are missing. Restore them from a backup and run `requeue`, \
+            or run `forget` and ask the user to start again."
+                .to_owned()
+        }
+        Stuck::KeyMissing => format!(
+            "It stays as it is: these keys lack its key {}. Add the key to the keyring of every replica.",
+            sign_in.key_id
+        ),
+        Stuck::ClientRefused => "It stays as it is: the OP refuses its client, and only probes are sent. Correct the \
+            secret, key or registration of the client; `stats` names it."
+            .to_owned(),
+        Stuck::RetryAfter => format!(
+            "It stays as it is: Retry-After of the OP forbids polls, and ends {}. Ask the OP, and ask the user to wait.",
+            due(sign_in.retry_at, now)
+        ),
+        Stuck::Overdue => "It stays as it is: it has been due for ten minutes or longer, and no replica takes it. See \
+            whether a replica runs that has its client and its key and, for an outcome, a consumer."
+            .to_owned(),
+        Stuck::Undelivered => format!(
+            "It may fail again: its outcome was delivered {} times and never acknowledged. See the log of the consumer.",
+            sign_in.deliveries
+        ),
+        Stuck::Troubled => format!(
+            "It may fail again: the last {} polls or verifications failed. The last trouble: {}.",
+            sign_in.troubles,
+            printable(&trouble(sign_in))
+        ),
+        _ => format!("It is stuck: {}. See the guide to the command-line tool.", word(&stuck)),
+    }
+}
+
+impl One {
     pub(crate) async fn forget(self, opened: &Opened, output: &mut Output) -> Result<Health, Failure> {
         let forgotten = opened.operations().forget(self.id).await.map_err(|error| self.failed("forget", &error))?;
         if forgotten.erased == 0 && forgotten.left == 0 {
@@ -98,16 +180,12 @@ impl One {
         let (erased, left) = (forgotten.erased, forgotten.left);
         output.print(&forgotten, || {
             format!(
-                "{} is erased: {erased} entries in the tables, and {left} were still there after a second check",
-                self.id
+                "{} is erased: {} in the tables, and {left} remained at a second check",
+                self.id,
+                counted(erased, "entry", "entries")
             )
         })?;
         Ok(if forgotten.is_complete() { Health::Well } else { Health::Unwell })
-    }
-
-    fn print(&self, output: &mut Output, answer: &impl Serialize, text: &str) -> Result<Health, Failure> {
-        output.print(&Answer { id: self.id, answer }, || format!("{} {text}", self.id))?;
-        Ok(Health::Well)
     }
 
     fn failed(&self, what: &str, error: &Error) -> Failure {

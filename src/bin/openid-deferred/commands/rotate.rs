@@ -6,7 +6,7 @@ use crate::Health;
 use crate::failure::Failure;
 use crate::keys::Keys;
 use crate::location::Opened;
-use crate::output::{Output, bar, table};
+use crate::output::{Output, bar, counted, table};
 
 pub(crate) async fn run(opened: &Opened, keys: &Keys, output: &mut Output) -> Result<Health, Failure> {
     let keyring = keys.keyring()?;
@@ -28,13 +28,14 @@ pub(crate) async fn run(opened: &Opened, keys: &Keys, output: &mut Output) -> Re
 
 fn text(rotation: &Rotation) -> String {
     let Rotation { resealed, changed_meanwhile, unreadable, keys, .. } = rotation;
-    let mut text = format!("{resealed} rows were sealed again");
+    let mut text = format!("{} sealed again", counted(*resealed, "row was", "rows were"));
     if *changed_meanwhile > 0 {
         text.push_str(&format!("; replicas changed {changed_meanwhile} more at the same time"));
     }
     if *unreadable > 0 {
         text.push_str(&format!(
-            "\n{unreadable} rows cannot be opened, because the keyring lacks their key: add it and repeat the command"
+            "\n{} cannot be opened, because the keyring lacks their key: add it and repeat the command",
+            counted(*unreadable, "row", "rows")
         ));
     }
     let mut rows = vec![["KEY", "USE", "SEALED ROWS", "PENDING SIGN-INS"].map(str::to_owned).to_vec()];

@@ -10,7 +10,7 @@ use openid_deferred::operations::{ImportReport, TransferError};
 use crate::Health;
 use crate::failure::Failure;
 use crate::location::Opened;
-use crate::output::{Output, bar};
+use crate::output::{Output, bar, counted};
 
 #[derive(Args)]
 pub(crate) struct FileName {
@@ -36,7 +36,7 @@ impl FileName {
         let exported = exported.map_err(failed)?;
         file.flush().and_then(|()| file.get_ref().sync_all()).map_err(|error| failed(error.into()))?;
         output.print(&exported, || {
-            format!("{} rows, {} bytes are in {}", exported.rows, exported.bytes, path.display())
+            format!("{}, {} bytes are in {}", counted(exported.rows, "row", "rows"), exported.bytes, path.display())
         })?;
         Ok(Health::Well)
     }
@@ -75,7 +75,9 @@ impl FileName {
         let backup = store.backup(path).await;
         let backup =
             backup.map_err(|error| Failure::store(format!("the backup to {} failed", path.display()), &error))?;
-        output.print(&backup, || format!("{} rows, {} bytes are in {}", backup.rows, backup.bytes, path.display()))?;
+        output.print(&backup, || {
+            format!("{}, {} bytes are in {}", counted(backup.rows, "row", "rows"), backup.bytes, path.display())
+        })?;
         Ok(Health::Well)
     }
 }
@@ -98,11 +100,12 @@ fn failed(what: &str, path: &Path, error: TransferError, advice: &'static str) -
 
 fn text(report: &ImportReport) -> String {
     let ImportReport { added, present, conflicts, conflicting, .. } = report;
-    let mut text = format!("{added} rows were added, and {present} were there already");
+    let mut text = format!("{} added; already there: {present}", counted(*added, "row was", "rows were"));
     if *conflicts > 0 {
         let ids: Vec<_> = conflicting.iter().map(ToString::to_string).collect();
         text.push_str(&format!(
-            "\n{conflicts} rows were not added, because the store has another sign-in of the same session: {}",
+            "\n{} not added, because the store has another sign-in of the same session: {}",
+            counted(*conflicts, "row was", "rows were"),
             ids.join(", ")
         ));
     }
