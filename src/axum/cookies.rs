@@ -32,7 +32,7 @@ const MOST_SESSIONS: usize = 3;
 const MOST_OPENED: usize = 32;
 
 /// The longest value of a cookie that names a sign-in, in bytes.
-const LONGEST_SIGN_IN: usize = 256;
+const LONGEST_SIGN_IN: usize = 640;
 
 /// The prefix that makes browsers require `Secure`, `Path=/` and no `Domain` (RFC 6265bis §4.1.3.2).
 const HOST: &str = "__Host-";
@@ -53,7 +53,7 @@ const TAG_LENGTH: usize = 16;
 /// | cookie | holds | from | to | attributes |
 /// |---|---|---|---|---|
 /// | `__Host-deferred-…` | the [`AuthorizationSession`] | the redirect to the OP | the callback | `Secure; HttpOnly; Path=/; SameSite=Lax` (`None` for `form_post`); `Max-Age` is the lifetime of a session |
-/// | `__Host-sign-in-…` | the [`ProcessId`] of a sign-in that waits | the callback | [`finish`](super::SignInHooks::finish), or `POST …/dismiss` | `Secure; HttpOnly; Path=/; SameSite=Lax`; `Max-Age` is [`lifetime`](Self::lifetime) |
+/// | `__Host-sign-in-…` | the [`ProcessId`] of a sign-in that waits, and the path to return to | the callback | [`finish`](super::SignInHooks::finish), or `POST …/dismiss` | `Secure; HttpOnly; Path=/; SameSite=Lax`; `Max-Age` is [`lifetime`](Self::lifetime) |
 ///
 /// A third one, `__Host-logout`, holds the [`LogoutSession`] while the browser is at the OP for a logout. A later logout
 /// replaces it.
@@ -78,6 +78,9 @@ struct Named {
     id: ProcessId,
     /// When the user came back, in seconds since 1970.
     at: u64,
+    /// The path to return to when the user is signed in.
+    #[serde(rename = "to", default, skip_serializing_if = "Option::is_none")]
+    return_path: Option<String>,
 }
 
 impl Sealable for Named {
@@ -161,8 +164,21 @@ impl SignInCookies {
     ///
     /// Only if randomness or the cryptographic library fails, and [`SessionProblem::Missing`] as for [`end`](Self::end).
     pub fn remember(&self, headers: &HeaderMap, id: ProcessId, name: &str) -> Result<Vec<HeaderValue>, Error> {
+        self.remember_with(headers, id, name, None)
+    }
+
+    /// The same, with the path to return to when the user is signed in. [`checked_return_path`] has checked it.
+    ///
+    /// [`checked_return_path`]: super::checked_return_path
+    pub(super) fn remember_with(
+        &self,
+        headers: &HeaderMap,
+        id: ProcessId,
+        name: &str,
+        return_path: Option<String>,
+    ) -> Result<Vec<HeaderValue>, Error> {
         let tag = tag_of(name, SESSION).ok_or(SessionProblem::Missing)?;
-        let named = Named { version: Named::VERSION, id, at: unix_seconds(SystemClock.now()) };
+        let named = Named { version: Named::VERSION, id, at: unix_seconds(SystemClock.now()), return_path };
         let sealed = sealed::seal(&self.keyring, &SystemRandom, tag.as_bytes(), &named)?;
         let value = URL_SAFE_NO_PAD.encode(sealed);
         let mut changes = vec![self.set(self.name(SIGN_IN, tag), value, SameSite::Lax, self.lifetime)?];
@@ -196,7 +212,7 @@ impl SignInCookies {
             let sealed = URL_SAFE_NO_PAD.decode(value).ok()?;
             let named: Named = sealed::open(&self.keyring, tag.as_bytes(), &sealed).ok()?;
             let is_alive = saturating_add(from_unix_seconds(named.at), self.lifetime) >= now;
-            is_alive.then_some(BrowserSignIn { id: named.id, at: named.at, tag })
+            is_alive.then_some(BrowserSignIn { id: named.id, at: named.at, return_path: named.return_path, tag })
         });
         BrowserSignIns::new(opened.collect())
     }

@@ -277,7 +277,8 @@ impl<H: SignInHooks> App<H> {
                 return with_cookies(answer, deleted);
             }
         };
-        let remembered = id.map(|id| self.cookies.remember(&headers, id, &name)).transpose();
+        let path = visit.return_path.clone();
+        let remembered = id.map(|id| self.cookies.remember_with(&headers, id, &name, path)).transpose();
         match remembered {
             Ok(remembered) => {
                 let answer = with_cookies(answer, remembered.unwrap_or_default());
@@ -349,19 +350,22 @@ async fn cancel<H: SignInHooks>(State(app): Shared<H>, Path(id): Path<String>, r
     let Some(id) = app.own(&id, &visit) else { return app.refuse(ProblemType::NotFound, &visit) };
     match app.poller.cancel(id).await {
         Ok(_) => app.hooks.waiting(id, &visit).await,
-        Err(error) if error.kind() == &ErrorKind::Misuse(Misuse::UnknownProcess) => {
-            app.refuse(ProblemType::NotFound, &visit)
-        }
+        // The page says that the sign-in is over.
+        Err(error) if error.kind() == &ErrorKind::Misuse(Misuse::UnknownProcess) => app.hooks.waiting(id, &visit).await,
         Err(error) => app.fail(&error, &visit),
     }
 }
 
 async fn finish<H: SignInHooks>(State(app): Shared<H>, Path(id): Path<String>, request: Request) -> Response {
-    let visit = match app.form(request).await {
+    let mut visit = match app.form(request).await {
         Ok(visit) => visit,
         Err(answer) => return answer,
     };
     let Some(id) = app.own(&id, &visit) else { return app.refuse(ProblemType::NotFound, &visit) };
+    if visit.return_path.is_none() {
+        let sign_ins = app.cookies.sign_ins(&visit.parts.headers);
+        visit.return_path = sign_ins.return_path(id).and_then(checked_return_path);
+    }
     let Some(answer) = app.hooks.finish(id, &visit).await else {
         return app.refuse(ProblemType::NotApproved, &visit);
     };

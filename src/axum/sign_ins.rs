@@ -31,6 +31,8 @@ pub(super) struct BrowserSignIn {
     pub(super) id: ProcessId,
     /// When the user came back, in seconds since 1970.
     pub(super) at: u64,
+    /// The path to return to when the user is signed in.
+    pub(super) return_path: Option<String>,
     /// The end of the cookie's name.
     pub(super) tag: String,
 }
@@ -43,6 +45,11 @@ impl BrowserSignIns {
 
     pub(super) fn entries(&self) -> &[BrowserSignIn] {
         &self.entries
+    }
+
+    /// The path to return to from a sign-in.
+    pub(super) fn return_path(&self, id: ProcessId) -> Option<&str> {
+        self.entries.iter().find(|entry| entry.id == id)?.return_path.as_deref()
     }
 
     /// Their identifiers, the newest first.

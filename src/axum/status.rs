@@ -30,8 +30,7 @@ pub(super) const LAST: &str = "ended";
 
 /// The status for the browser that started the sign-in, so the link for the user is part of it.
 pub(super) async fn json_of<H: SignInHooks>(hooks: &H, id: ProcessId, status: Option<&Status>) -> Value {
-    let unknown = || json!({ "id": id, "state": null, "has_ended": true });
-    let mut body = status.map_or_else(unknown, |status| json!(status));
+    let mut body = status.map_or_else(|| over(id), |status| json!(status));
     if let Some(members) = body.as_object_mut() {
         let uri = status.and_then(Status::interaction_uri).map(|uri| uri.expose().to_owned());
         members.insert("interaction_uri".to_owned(), json!(uri));
@@ -39,6 +38,21 @@ pub(super) async fn json_of<H: SignInHooks>(hooks: &H, id: ProcessId, status: Op
         members.insert("ending".to_owned(), json!(ending));
     }
     body
+}
+
+/// The members of [`Status`] for a sign-in that the poller no longer has. What it knew is null.
+fn over(id: ProcessId) -> Value {
+    json!({
+        "id": id,
+        "state": null,
+        "has_ended": true,
+        "progress": null,
+        "needs_interaction": false,
+        "due_in_seconds": null,
+        "interim": null,
+        "is_cancelled": null,
+        "cancellation": null,
+    })
 }
 
 /// One event for each different status, and a last one.

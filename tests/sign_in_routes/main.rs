@@ -16,7 +16,7 @@ use serde_json::json;
 use support::{Setup, world, world_of, world_with};
 
 #[tokio::test]
-async fn a_user_waits_sees_the_outcome_and_is_signed_in_once() {
+async fn a_user_waits_sees_the_outcome_and_is_signed_in() {
     let world = world().await;
     let mut user = world.browser();
     let id = user.waits("order=4711").await;
@@ -32,10 +32,14 @@ async fn a_user_waits_sees_the_outcome_and_is_signed_in_once() {
     world.op.last_process().approve();
     let status = user.ended(id).await;
     assert_eq!(status["ending"], "approved jane 4711");
+    let mut second_click = user.clone();
     let answer = user.post(&format!("/sign-in/{id}/finish"), "").await;
     assert_eq!(answer.location(), "/account");
     assert!(user.cookies.is_empty(), "the sign-in is used up");
     assert_eq!(user.post(&format!("/sign-in/{id}/finish"), "").await.problem(), "not_found");
+    // The request of a second click has the cookie too, and its answer is the one that the browser keeps.
+    assert_eq!(second_click.post(&format!("/sign-in/{id}/finish"), "").await.location(), "/account");
+    assert!(second_click.cookies.is_empty());
     world.op.assert_clean();
 }
 
@@ -52,6 +56,40 @@ async fn a_user_whom_the_op_signs_in_at_once_returns_to_the_page_they_came_from(
     assert_eq!(answer.location(), "/orders/7?a=b");
     assert_eq!(user.cookies.keys().collect::<Vec<_>>(), ["shop"], "only the application's own session is left");
     world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_user_who_has_waited_returns_to_the_page_they_came_from() {
+    let world = world().await;
+    let mut user = world.browser();
+    for (finished_with, expected) in [
+        ("", "/orders/7?a=b"),
+        ("return_to=%2Fbasket", "/basket"),
+        ("return_to=https%3A%2F%2Fevil.example%2F", "/orders/7?a=b"),
+    ] {
+        let id = user.waits("order=4711&return_to=%2Forders%2F7%3Fa%3Db").await;
+        world.op.last_process().approve();
+        user.ended(id).await;
+        let answer = user.post(&format!("/sign-in/{id}/finish"), finished_with).await;
+        assert_eq!(answer.location(), expected, "{finished_with}");
+    }
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_erased_sign_in_is_over_for_pages_scripts_and_cancellations() {
+    let world = world().await;
+    let mut user = world.browser();
+    let id = user.waits("").await;
+    let members = |status: &serde_json::Value| -> Vec<_> { status.as_object().unwrap().keys().cloned().collect() };
+    let before = user.status(id).await;
+    world.poller.forget(id).await.unwrap();
+    let status = user.status(id).await;
+    assert_eq!(members(&status), members(&before));
+    assert_eq!((&status["has_ended"], &status["cancellation"]), (&json!(true), &json!(null)));
+    let answer = user.post(&format!("/sign-in/{id}/cancel"), "").await;
+    assert_eq!(answer.location(), format!("/sign-in/{id}"));
+    assert!(user.page(answer.location()).await.body.contains("This sign-in is over"));
 }
 
 #[tokio::test]

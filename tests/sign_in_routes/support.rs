@@ -79,10 +79,11 @@ impl SignInHooks for Shop {
         self.0.lock().expect("no test panics with it").get(&id).map(|ending| Value::String(ending.clone()))
     }
 
-    async fn finish(&self, id: ProcessId, _: &Visit) -> Option<Response> {
+    async fn finish(&self, id: ProcessId, visit: &Visit) -> Option<Response> {
         let ending = self.ending(id).await?;
         let is_approved = ending.as_str().is_some_and(|ending| ending.starts_with("approved"));
-        is_approved.then(|| Redirect::to("/account").into_response())
+        let path = if visit.return_path() == "/" { "/account" } else { visit.return_path() };
+        is_approved.then(|| Redirect::to(path).into_response())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The cookies alone.
 
 use super::*;
+use crate::axum::checked_return_path;
 
 const TAG: &str = "AAECAwQFBgcICQoL";
 
@@ -44,6 +45,25 @@ fn a_sign_in_is_remembered_in_a_cookie_of_this_host() {
 }
 
 #[test]
+fn the_longest_path_to_return_to_fits_and_a_cookie_without_one_opens() {
+    let cookies = cookies_of(&Keyring::ephemeral().unwrap());
+    let longest = format!("/{}", "a".repeat(255));
+    assert_eq!(checked_return_path(&longest).as_ref(), Some(&longest));
+    let set = cookies.remember_with(&HeaderMap::new(), id(1), &session('a'), Some(longest.clone())).unwrap();
+    assert_eq!(cookies.sign_ins(&sent(&set)).return_path(id(1)), Some(longest.as_str()));
+
+    // The content as it was written without such a path.
+    let tag = format!("{}a", &TAG[1..]);
+    let plain = format!(r#"{{"v":1,"id":"{}","at":{}}}"#, id(2), unix_seconds(SystemClock.now()));
+    let named: Named = serde_json::from_str(&plain).unwrap();
+    assert_eq!(serde_json::to_string(&named).unwrap(), plain);
+    let sealed = sealed::seal(&cookies.keyring, &SystemRandom, tag.as_bytes(), &named).unwrap();
+    let cookie = format!("__Host-sign-in-{tag}={}", URL_SAFE_NO_PAD.encode(sealed));
+    let known = cookies.sign_ins(&sent(&[HeaderValue::try_from(cookie).unwrap()]));
+    assert_eq!((known.contains(id(2)), known.return_path(id(2))), (true, None));
+}
+
+#[test]
 fn forged_renamed_or_expired_cookies_name_no_sign_in() {
     let keyring = Keyring::ephemeral().unwrap();
     let cookies = cookies_of(&keyring);
@@ -84,7 +104,7 @@ fn a_browser_keeps_eight_sign_ins_and_drops_the_oldest() {
     let cookies = cookies_of(&Keyring::ephemeral().unwrap());
     let seal = |number: u8, at: u64| {
         let tag = format!("{}{}", &TAG[1..], char::from(b'a' + number));
-        let named = Named { version: 1, id: id(number), at };
+        let named = Named { version: 1, id: id(number), at, return_path: None };
         let sealed = sealed::seal(&cookies.keyring, &SystemRandom, tag.as_bytes(), &named).unwrap();
         HeaderValue::try_from(format!("__Host-sign-in-{tag}={}", URL_SAFE_NO_PAD.encode(sealed))).unwrap()
     };
