@@ -24,7 +24,8 @@
 //!
 //!     /// The user comes for the outcome. Start the session here too.
 //!     async fn finish(&self, id: ProcessId, _: &Visit) -> Option<Response> {
-//!         let user = self.0.lock().expect("no holder panics").remove(&id)?;
+//!         // It stays for a second click on the button. In production, let it be used again for two minutes.
+//!         let user = self.0.lock().expect("no holder panics").get(&id).cloned()?;
 //!         Some(format!("Welcome, {user}").into_response())
 //!     }
 //! }
@@ -61,7 +62,7 @@
 //! | route | what it does |
 //! |---|---|
 //! | `GET /sign-in` | the [page](SignInHooks::start_page) at which sign-ins start, with those of this browser |
-//! | `POST /sign-in` | starts a sign-in, and redirects to the OP; the form field `return_to` is a path of this application |
+//! | `POST /sign-in` | starts a sign-in, and redirects to the OP; the form field `return_to` is a path of this application, which [`complete`](SignInHooks::complete) and [`finish`](SignInHooks::finish) get as [`Visit::return_path`] |
 //! | `GET` and `POST` of the redirect URI | takes the response of the OP, as a query or as `form_post` |
 //! | `GET /sign-in/{id}` | the status: as the [page](SignInHooks::page) if `Accept` names `text/html`, as a browser does, and otherwise as JSON |
 //! | `GET /sign-in/{id}/events` | the status after each change, as server-sent events |
@@ -75,7 +76,8 @@
 //! The JSON has the members of [`Status`](crate::poller::Status) and two more: `interaction_uri`, the link for the user if
 //! the OP needs something from them, and `ending`, which [`SignInHooks::ending`] returns. `has_ended` says whether anything
 //! more can come, and `cancellation` whether the OP knows that the user has cancelled: `accepted`, `requested`, or
-//! `locally_only` if it cannot be told.
+//! `locally_only` if it cannot be told. It is null again when the OP has decided, while `is_cancelled` stays `true`. For a
+//! sign-in that the poller no longer has, `has_ended` is `true` and what the poller knew is null.
 //!
 //! Every event of the stream is a `status` with the same JSON, without `due_in_seconds`. The last one has `has_ended`. A
 //! stream lasts ten minutes at most; `EventSource` connects again by itself. A sign-in has ten streams at the same time at
@@ -87,7 +89,8 @@
 //! [`Poller::outcomes`](crate::Poller::outcomes) does not sign a user in. Store it under the identifier of its delivery,
 //! and then acknowledge it. When the user asks for it,
 //! in the browser that started the sign-in, `POST /sign-in/{id}/finish` calls [`SignInHooks::finish`], which looks the
-//! outcome up and starts a session. That also makes the browser forget the sign-in. After any other outcome, give the user
+//! outcome up and starts a session. That also makes the browser forget the sign-in. A user who clicks twice calls it twice:
+//! let an approval be used again for two minutes, and let the new session replace the first. After any other outcome, give the user
 //! a button that posts to `/sign-in/{id}/dismiss`; otherwise the browser shows the sign-in until its cookie expires.
 //!
 //! # What the routes protect

@@ -76,10 +76,7 @@ impl SignInHooks for App {
 
     /// Signs the user in, in the browser that made the booking and at the user's request.
     async fn finish(&self, id: ProcessId, _: &Visit) -> Option<Response> {
-        match self.ledger.enter(id).await {
-            Ok(person) => Some(session::begin(&self.ledger, person?).await.unwrap_or_else(ours)),
-            Err(error) => Some(ours(error)),
-        }
+        session::enter(&self.ledger, id).await.unwrap_or_else(|error| Some(ours(error)))
     }
 
     fn problem(&self, problem: ProblemDetails, error: Option<&Error>, _: &Visit) -> Response {

@@ -8,9 +8,9 @@ use super::ledger::Ledger;
 /// How a booking ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ending {
-    /// The name of the outcome, such as `denied`.
+    /// The name of the outcome, such as `denied`. An approval after the user has cancelled is `cancelled`.
     pub name: String,
-    /// Whom the OP has verified, after an approval. An approval after the user has cancelled has nobody.
+    /// Whom the OP has verified, after an approval.
     pub person: Option<Person>,
     /// Why the OP refused.
     pub reason: Option<String>,
@@ -54,7 +54,12 @@ impl From<&Outcome> for Ending {
             _ => None,
         };
         let person = outcome.approved().map(|user| user.claims().into());
-        Self { name: outcome.name().to_owned(), person, reason }
+        let name = match outcome {
+            // The OP approved before it received the cancellation. The user's decision counts.
+            Outcome::Approved(_) if person.is_none() => Outcome::Cancelled.name(),
+            _ => outcome.name(),
+        };
+        Self { name: name.to_owned(), person, reason }
     }
 }
 

@@ -17,12 +17,20 @@ const SCHEMA: &str = "
         process TEXT PRIMARY KEY,    -- the poller's identifier of the sign-in
         boat TEXT NOT NULL,
         ending TEXT NOT NULL,        -- in JSON
-        is_used INTEGER NOT NULL DEFAULT 0
+        used_at INTEGER,             -- in seconds since 1970: when the user was first signed in by it
+        session BLOB                 -- the hash of the token of the session that it began last
     ) STRICT;
     CREATE TABLE IF NOT EXISTS sessions (
         token BLOB PRIMARY KEY,      -- a hash, so that a reader of this file cannot take over a session
         person TEXT NOT NULL         -- in JSON
     ) STRICT;";
+
+/// An approval that was not used yet, or less than two minutes ago.
+const USABLE: &str = "
+    SELECT ending ->> 'person', session FROM endings
+    WHERE process = ?1 AND ending ->> 'person' IS NOT NULL AND coalesce(used_at > unixepoch() - 120, TRUE)";
+
+const USE: &str = "UPDATE endings SET used_at = coalesce(used_at, unixepoch()), session = ?2 WHERE process = ?1";
 
 /// An SQLite file. Clones share it.
 #[derive(Clone)]
@@ -66,11 +74,22 @@ impl Ledger {
         Ok(Booking { id, boat, status, ending })
     }
 
-    /// The verified person of a booking, once.
-    pub async fn enter(&self, id: ProcessId) -> anyhow::Result<Option<Person>> {
-        let update = "UPDATE endings SET is_used = 1
-                      WHERE process = ?1 AND is_used = 0 AND ending ->> 'person' IS NOT NULL RETURNING ending";
-        Ok(self.find(update, [id.to_string()], json::<Ending>).await?.and_then(|ending| ending.person))
+    /// Signs in the verified person of a booking. Returns whether there is one. Users click twice, so for two minutes it can
+    /// be repeated; the new session then replaces the one before.
+    pub async fn enter(&self, id: ProcessId, token: [u8; 32]) -> anyhow::Result<bool> {
+        self.run(move |connection| {
+            let (transaction, id) = (connection.unchecked_transaction()?, id.to_string());
+            let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, Option<Vec<u8>>>(1)?));
+            let Some((person, former)) = transaction.query_row(USABLE, [&id], read).optional()? else {
+                return Ok(false);
+            };
+            transaction.execute("DELETE FROM sessions WHERE token = ?1", [former])?;
+            transaction.execute("INSERT INTO sessions (token, person) VALUES (?1, ?2)", (token, person))?;
+            transaction.execute(USE, (id, token))?;
+            transaction.commit()?;
+            Ok(true)
+        })
+        .await
     }
 
     pub async fn sign_in(&self, token: [u8; 32], person: &Person) -> anyhow::Result<()> {

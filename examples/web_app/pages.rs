@@ -193,7 +193,7 @@ fn heading(stage: &Stage<'_>) -> (&'static str, &'static str) {
         Stage::Lost => ("The check failed", "bad"),
         Stage::Ended(Ending { person: Some(_), .. }) => ("Your identity is verified", "good"),
         Stage::Ended(ending) => match ending.name.as_str() {
-            "approved" | "cancelled" => ("You cancelled the check", "calm"),
+            "cancelled" => ("You cancelled the check", "calm"),
             "denied" => ("Your provider could not confirm who you are", "bad"),
             "expired" => ("Time ran out", "bad"),
             "invalid" => ("The answer was not valid", "bad"),
@@ -221,7 +221,7 @@ fn explanation(stage: &Stage<'_>) -> Markup {
         Stage::Lost => "Your provider ended the check. That says nothing about you. Start again.",
         Stage::Ended(Ending { person: Some(_), .. }) => "The boat is yours.",
         Stage::Ended(ending) => match ending.name.as_str() {
-            "approved" | "cancelled" => "No boat is booked, and nothing about you was used. Start again at any time.",
+            "cancelled" => "No boat is booked, and nothing about you was used. Start again at any time.",
             "denied" => {
                 "No boat is booked. If you think that this is a mistake, ask your provider, and then start again."
             }
@@ -319,7 +319,7 @@ fn word(booking: &Booking) -> (&'static str, &'static str) {
         Stage::Waiting(_) | Stage::Arriving => ("being checked", "busy"),
         Stage::Ended(Ending { person: Some(_), .. }) => ("verified", "good"),
         Stage::Ended(ending) => match ending.name.as_str() {
-            "approved" | "cancelled" => ("called off", "calm"),
+            "cancelled" => ("called off", "calm"),
             "denied" => ("refused", "bad"),
             "expired" => ("expired", "bad"),
             _ => ("start again", "bad"),

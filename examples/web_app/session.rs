@@ -6,6 +6,7 @@ use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use openid_deferred::store::ProcessId;
 use openid_deferred::{Random as _, SystemRandom};
 
 use super::ending::Person;
@@ -17,12 +18,26 @@ const NAME: &str = "__Host-fairwater";
 
 /// Signs a person in. Each session has a new token, so one that was seen or planted before is useless.
 pub async fn begin(ledger: &Ledger, person: Person) -> anyhow::Result<Response> {
+    let token = new_token()?;
+    ledger.sign_in(hash(&token), &person).await?;
+    Ok(signed_in(token))
+}
+
+/// Signs the verified person of a booking in; `None` if there is none.
+pub async fn enter(ledger: &Ledger, id: ProcessId) -> anyhow::Result<Option<Response>> {
+    let token = new_token()?;
+    Ok(ledger.enter(id, hash(&token)).await?.then(|| signed_in(token)))
+}
+
+fn new_token() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     SystemRandom.fill(&mut bytes)?;
-    let token = URL_SAFE_NO_PAD.encode(bytes);
-    ledger.sign_in(hash(&token), &person).await?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn signed_in(token: String) -> Response {
     let cookie = Cookie::build((NAME, token)).path("/").secure(true).http_only(true).same_site(SameSite::Lax);
-    Ok((CookieJar::new().add(cookie), Redirect::to("/account")).into_response())
+    (CookieJar::new().add(cookie), Redirect::to("/account")).into_response()
 }
 
 /// The person who is signed in.

@@ -55,7 +55,7 @@ pub trait SignInHooks: Send + Sync + 'static {
     }
 
     /// The page of a sign-in of this browser, with its status; `None` if the poller no longer has it.
-    /// [`Status::cancellation`] says what to tell a user who has cancelled. The default is a plain page that reloads itself
+    /// [`Status::is_cancelled`] and [`Status::cancellation`] say what to tell a user who has cancelled. The default is a plain page that reloads itself
     /// and shows no text of the OP.
     fn page(&self, id: ProcessId, status: Option<Status>, visit: &Visit) -> impl Future<Output = Response> + Send {
         let page = pages::sign_in(id, status.as_ref(), visit);
@@ -63,16 +63,23 @@ pub trait SignInHooks: Send + Sync + 'static {
     }
 
     /// What the application knows about a sign-in that has ended, as JSON: the member `ending` of the status, such as
-    /// `"approved"`. By default the member is null.
+    /// `"approved"`. A page needs it to offer [`finish`](Self::finish) after an approval only. By default the member is
+    /// null.
     fn ending(&self, id: ProcessId) -> impl Future<Output = Option<serde_json::Value>> + Send {
         let _ = id;
         async { None }
     }
 
     /// The user asks to be signed in after an outcome, in the browser that started the sign-in. Look the outcome up in
-    /// your own records by the identifier, which is that of its [`Delivery`](crate::Delivery::id). If it is an approval
-    /// that was not used before, start a session of the application with a new token. `None` if there is no such approval:
-    /// the routes answer with the [problem](Self::problem) [`NotApproved`](crate::error::ProblemType::NotApproved).
+    /// your own records by the identifier, which is that of its [`Delivery`](crate::Delivery::id). If it is an
+    /// [approval](crate::Outcome::approved), start a session of the application with a new token, and redirect to
+    /// [`Visit::return_path`]. `None` if there is no such approval: the routes answer with the [problem](Self::problem)
+    /// [`NotApproved`](crate::error::ProblemType::NotApproved).
+    ///
+    /// Let an approval be used again for a short time, such as two minutes after its first use, and let the new session
+    /// replace the first. Users click twice, and answers are lost: the browser then drops the first answer with the cookie
+    /// of its session. The routes call this method only for the browser with the cookie of the sign-in. After that time
+    /// return `None`, so that a copy of the cookie is of no use.
     ///
     /// After a response with a status below 400 the browser forgets the sign-in. The default knows no outcomes.
     fn finish(&self, id: ProcessId, visit: &Visit) -> impl Future<Output = Option<Response>> + Send {

@@ -73,7 +73,7 @@ macro_rules! problem_types {
         /// | [`Internal`](Self::Internal) | 500 | starts again | everything else |
         /// | [`CrossSite`](Self::CrossSite) | 403 | uses the form | none: a form of another site |
         /// | [`NotFound`](Self::NotFound) | 404 | uses the browser that started | none: no sign-in of this browser |
-        /// | [`NotApproved`](Self::NotApproved) | 409 | waits, or starts again | none: the sign-in has no approval that can be used |
+        /// | [`NotApproved`](Self::NotApproved) | 409 | waits, or starts again | none: the sign-in has no approval, or its approval was used |
         /// | [`LogoutNotFound`](Self::LogoutNotFound) | 400 | is logged out, if it was them | none: no logout of this browser |
         ///
         /// Problems with the status 503 have a `Retry-After`: that of the OP, at most an hour, or 5 s.
@@ -147,8 +147,9 @@ problem_types! {
         "Nothing was done. Open our page and use the form there.";
     NotFound = "not_found", NOT_FOUND, "There is no such sign-in in this browser",
         "It does not exist, or it was started in another browser.";
-    NotApproved = "not_approved", CONFLICT, "Your provider has not approved this sign-in",
-        "If your provider is still checking, come back later in this browser. Otherwise start again.";
+    NotApproved = "not_approved", CONFLICT, "This sign-in cannot be finished",
+        "It was not approved, or it was finished already. If your provider is still checking, come back later in this \
+         browser. Otherwise start again.";
     LogoutNotFound = "logout_not_found", BAD_REQUEST, "This logout was not started in this browser",
         "If it was you, you are logged out where you started. If somebody sent you the link, close this page.";
 }

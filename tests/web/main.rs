@@ -98,7 +98,7 @@ async fn a_page_shows_the_reviewers_progress_without_a_reload() {
     user.submit("form[action='/sign-out'] button").await;
     user.sees("nav", "Not signed in").await;
     assert_eq!(session_cookies(&user).await, 0);
-    // An outcome signs a user in only once.
+    // The browser has forgotten the sign-in.
     assert!(user.text("#bookings + ul").await.is_none());
     user.goto(&page).await;
     user.sees("h1", "There is no such sign-in in this browser").await;

@@ -37,6 +37,38 @@ async fn a_response_opened_in_another_browser_is_refused_and_uses_nothing_up() {
 }
 
 #[tokio::test]
+async fn a_user_whose_first_answer_is_lost_continues_again_and_the_first_session_ends() {
+    let mut world = World::new(Mode::Polls).await;
+    let user = world.user().await;
+    world.book(&user, "Puffin", "Jane Doe").await;
+    world.decides("approve", 0).await;
+    user.sees("h1", "Your identity is verified").await;
+    let cookies: Vec<_> =
+        user.cookies().await.into_iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
+    let lost = http_client()
+        .post(format!("{}/finish", user.url().await))
+        .header("sec-fetch-site", "same-origin")
+        .header("cookie", cookies.join("; "))
+        .send();
+    let lost = lost.await.expect("the application answers");
+    let set = lost.headers().get_all("set-cookie").iter().filter_map(|cookie| cookie.to_str().ok());
+    let first =
+        set.filter_map(|cookie| cookie.split(';').next()).find(|cookie| cookie.starts_with("__Host-fairwater="));
+    let first = first.expect("it is a session").to_owned();
+    let account = format!("{}/account", world.services.app_url);
+    let with_first = async || {
+        let request = http_client().get(&account).header("cookie", &first);
+        request.send().await.expect("the application answers").status()
+    };
+    assert_eq!(with_first().await, StatusCode::OK);
+
+    user.submit("#enter").await;
+    user.sees("h1", "Welcome aboard, Jane Doe").await;
+    assert_eq!(with_first().await, StatusCode::SEE_OTHER, "the new session replaces it");
+    world.services.assert_clean();
+}
+
+#[tokio::test]
 async fn a_user_who_declines_at_the_op_is_told_that_nothing_was_sent() {
     let world = World::new(Mode::Polls).await;
     let user = world.user().await;
