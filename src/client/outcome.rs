@@ -44,7 +44,7 @@ pub enum Outcome {
 impl Outcome {
     /// The identity that the OP approved, unless the user has cancelled before: an approval that
     /// [came after a cancellation](Authentication::is_after_cancellation) is left out, and so is every other outcome. Sign
-    /// this user in.
+    /// this user in. The [`name`](Self::name) of an approval that is left out is `approved` all the same.
     pub fn approved(&self) -> Option<&Authentication> {
         match self {
             Self::Approved(authentication) if !authentication.is_after_cancellation() => Some(authentication),
@@ -53,6 +53,9 @@ impl Outcome {
     }
 
     /// A stable name for tables, logs and metrics, such as `approved`.
+    ///
+    /// It names what the OP decided. An approval that came after a cancellation is `approved` too, although
+    /// [`approved`](Self::approved) returns `None` for it. Do not offer to sign a user in because of the name.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Approved(_) => "approved",

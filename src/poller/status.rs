@@ -114,7 +114,8 @@ impl Status {
     }
 
     /// What the OP knows of the cancellation, for the page of a user who has cancelled. `None` if nobody has cancelled, or
-    /// if the OP has decided: then the outcome counts.
+    /// if the OP has decided: then the outcome counts. The OP decides before the sign-in [has ended](Self::has_ended), so a
+    /// page asks [`is_cancelled`](Self::is_cancelled) first, which stays `true`, and adds what this method returns.
     ///
     /// With [`CancellationStatus::LocallyOnly`] the OP cannot be told. It goes on, and its decision arrives as for any
     /// other sign-in; an approval [comes after the cancellation](crate::Authentication::is_after_cancellation).
