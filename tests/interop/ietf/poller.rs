@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
@@ -155,9 +156,11 @@ fn a_sign_in_survives_restarts() {
 
 /// Waits until the store has the answer `slow_down`, which adds five seconds to the interval (RFC 8628 §3.5).
 async fn slowed_down(poller: &Poller, id: ProcessId) {
+    // While the poll is in flight, the end of its lease is later.
+    let slowed = Duration::from_secs(5)..Duration::from_secs(60);
     let stored = async {
-        while poller.status(id).await.unwrap().unwrap().due_in() < Some(std::time::Duration::from_secs(5)) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        while !poller.status(id).await.unwrap().unwrap().due_in().is_some_and(|due_in| slowed.contains(&due_in)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     timeout(PATIENCE, stored).await.expect("the next poll is later");
@@ -171,7 +174,7 @@ async fn shown(poller: &Poller, id: ProcessId, wanted: bool) -> Option<Secret> {
             if status.interaction_uri().is_some() == wanted {
                 return status.interaction_uri().cloned();
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     timeout(PATIENCE, search).await.expect("the status follows the answers")
