@@ -75,7 +75,7 @@ fn headers(bearer: Option<&str>) -> HeaderMap {
     headers
 }
 
-async fn deliver(receiver: &Receiver, ping: &Ping) -> StatusCode {
+pub async fn deliver(receiver: &Receiver, ping: &Ping) -> StatusCode {
     receiver.receive(ping_request(Method::POST, &headers(ping.bearer.as_deref()), &*ping.body)).await.status()
 }
 

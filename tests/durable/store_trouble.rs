@@ -11,13 +11,14 @@ use http::{HeaderMap, Method, StatusCode};
 use openid_deferred::ping::Receiver;
 use openid_deferred::poller::{AcceptedSignIn, AcceptedTokenRequest, Event, Events, Limits};
 use openid_deferred::store::MemoryStore;
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, PingForgery, TestClient, TestClock};
 use openid_deferred::{
     AuthorizationSession, ClientAuthentication, Clock as _, Error, ErrorKind, Grant, Outcome, Poller, Signer,
     SigningAlgorithm, SigningKey,
 };
 
 use crate::faulty_store::{FaultyStore, World, poller_on, world, world_with};
+use crate::pings::deliver;
 use crate::support::{
     CLIENT_ID, HOUR, REDIRECT_URI, SECOND, client_of, happened, keyring, next, ping_request, provider,
 };
@@ -147,6 +148,39 @@ async fn a_store_that_needs_six_seconds_for_a_call_does_not_stop_the_polls() {
     }
     world.store.set_delay(6 * SECOND, Duration::ZERO);
     world.approvals(20, 10 * 60 * SECOND).await;
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_ping_is_used_up_when_the_store_is_too_slow_for_its_poll() {
+    let (sender, pings) = std::sync::mpsc::channel();
+    let world = world_with(
+        |op| {
+            op.interval(HOUR).decisions(DecisionPolicy::scripted()).on_ping(move |ping| {
+                sender.send(ping.clone()).unwrap();
+                204
+            })
+        },
+        |client| client,
+    )
+    .await;
+    world.waiting().await;
+    let receiver = Receiver::new(world.poller.clone());
+    let ping = async || {
+        world.op.last_process().send_ping(PingForgery::Genuine);
+        assert_eq!(deliver(&receiver, &pings.recv().unwrap()).await, StatusCode::NO_CONTENT);
+    };
+    world.sleep(60 * SECOND).await;
+    world.store.set_delay(6 * SECOND, Duration::ZERO);
+    ping().await;
+    world.sleep(6 * SECOND + SECOND / 2).await;
+    assert_eq!(world.polls(), 0, "it was claimed too slowly and is given back");
+    world.store.set_delay(Duration::ZERO, Duration::ZERO);
+    world.sleep(600 * SECOND).await;
+    assert_eq!(world.polls(), 1);
+    ping().await;
+    world.sleep(60 * SECOND).await;
+    assert_eq!(world.polls(), 1, "one ping counts in an interval");
     world.op.assert_clean();
 }
 
