@@ -96,7 +96,7 @@ async fn sign_ins_move_unchanged_from_sqlite_to_postgres_and_back() {
     assert!(found.sign_ins.iter().all(|sign_in| sign_in.client_id.as_deref() == Some("the-app")), "{found:?}");
 }
 
-/// The contract lets a store of somebody else leave this out.
+/// The contract lets other stores leave this out.
 #[tokio::test]
 async fn a_released_outcome_differs_from_a_held_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -156,16 +156,26 @@ async fn a_dump_of_postgres_restores_every_sign_in() {
     assert_eq!(store.settle_and_claim(vec![], Some(claim(9))).await.unwrap().claimed.len(), 1);
 }
 
+/// A file with the tables of this version, as the release of that time made it.
+fn file_of_an_older_schema(path: &Path, version: usize) -> Connection {
+    const STEPS: [&str; 3] = [
+        include_str!("../../src/store/sqlite/schema.sql"),
+        include_str!("../../src/store/sqlite/schema_2.sql"),
+        include_str!("../../src/store/sqlite/schema_3.sql"),
+    ];
+    let file = Connection::open(path).unwrap();
+    file.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).unwrap();
+    STEPS[..version].iter().for_each(|step| file.execute_batch(step).unwrap());
+    file.pragma_update(None, "application_id", 0x4f49_4464).unwrap();
+    file.pragma_update(None, "user_version", version as i64).unwrap();
+    file
+}
+
 #[tokio::test]
 async fn a_file_of_the_previous_schema_is_upgraded_while_an_older_release_uses_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deferred.sqlite");
-    let older = Connection::open(&path).unwrap();
-    older.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).unwrap();
-    older.execute_batch(include_str!("../../src/store/sqlite/schema.sql")).unwrap();
-    older.execute_batch(include_str!("../../src/store/sqlite/schema_2.sql")).unwrap();
-    older.pragma_update(None, "application_id", 0x4f49_4464).unwrap();
-    older.pragma_update(None, "user_version", 2).unwrap();
+    let older = file_of_an_older_schema(&path, 2);
     // A statement of that release.
     let insert = "INSERT INTO process (id, partition, state, session, lookup, due_at, not_before, interval, expires_at,
                                        schedule, format, key, first_key)
@@ -196,13 +206,7 @@ async fn a_file_of_the_previous_schema_is_upgraded_while_an_older_release_uses_i
 async fn a_file_with_the_view_of_the_previous_schema_is_upgraded() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deferred.sqlite");
-    let older = Connection::open(&path).unwrap();
-    older.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).unwrap();
-    older.execute_batch(include_str!("../../src/store/sqlite/schema.sql")).unwrap();
-    older.execute_batch(include_str!("../../src/store/sqlite/schema_2.sql")).unwrap();
-    older.execute_batch(include_str!("../../src/store/sqlite/schema_3.sql")).unwrap();
-    older.pragma_update(None, "application_id", 0x4f49_4464).unwrap();
-    older.pragma_update(None, "user_version", 3).unwrap();
+    let older = file_of_an_older_schema(&path, 3);
     let store = SqliteStore::open(&path).await.unwrap();
     store.insert(waiting(1)).await.unwrap();
     store.note_clients(vec![ClientNote::new(PARTITION, ISSUER, "the-app")]).await.unwrap();
