@@ -73,32 +73,32 @@
 //!
 //! [`SignInRouter::logout`] adds the routes of logouts, for applications that implement [`LogoutHooks`] too.
 //!
-//! The JSON has the members of [`Status`](crate::poller::Status) and two more: `interaction_uri`, the link for the user if
-//! the OP needs something from them, and `ending`, which [`SignInHooks::ending`] returns. `has_ended` says whether anything
-//! more can come, and `cancellation` whether the OP knows that the user has cancelled: `accepted`, `requested`, or
-//! `locally_only` if it cannot be told. It is null again when the OP has decided, while `is_cancelled` stays `true`. For a
-//! sign-in that the poller no longer has, `has_ended` is `true` and what the poller knew is null.
+//! The JSON has the members of [`Status`](crate::poller::Status) and two more: `interaction_uri`, the link for the user
+//! if the OP needs something from them, and `ending`, which [`SignInHooks::ending`] returns. `has_ended` says whether
+//! anything more can come, and `cancellation` whether the OP knows that the user has cancelled: `accepted`,
+//! `requested`, or `locally_only` if it cannot be told. It is null again when the OP has decided, while `is_cancelled`
+//! stays `true`. For a sign-in that the poller no longer has, `has_ended` is `true` and what the poller knew is null.
 //!
-//! Every event of the stream is a `status` with the same JSON, without `due_in_seconds`. The last one has `has_ended`. A
-//! stream lasts ten minutes at most; `EventSource` connects again by itself. A sign-in has ten streams at the same time at
-//! most, and a router 1,000. Another one is answered with 503.
+//! Every event of the stream is a `status` with the same JSON, without `due_in_seconds`. The last one has `has_ended`.
+//! A stream lasts ten minutes at most; `EventSource` connects again by itself. A sign-in has ten streams at the same
+//! time at most, and a router 1,000. Another one is answered with 503.
 //!
 //! # From the outcome to a signed-in user
 //!
 //! An outcome says who a person is, and not which browser they use. So an outcome of
-//! [`Poller::outcomes`](crate::Poller::outcomes) does not sign a user in. Store it under the identifier of its delivery,
-//! and then acknowledge it. When the user asks for it,
-//! in the browser that started the sign-in, `POST /sign-in/{id}/finish` calls [`SignInHooks::finish`], which looks the
-//! outcome up and starts a session. That also makes the browser forget the sign-in. A user who clicks twice calls it twice:
-//! let an approval be used again for two minutes, and let the new session replace the first. After any other outcome, give the user
-//! a button that posts to `/sign-in/{id}/dismiss`; otherwise the browser shows the sign-in until its cookie expires.
+//! [`Poller::outcomes`](crate::Poller::outcomes) does not sign a user in. Store it under the identifier of its
+//! delivery, and then acknowledge it. When the user asks for it, in the browser that started the sign-in, `POST
+//! /sign-in/{id}/finish` calls [`SignInHooks::finish`], which looks the outcome up and starts a session. That also
+//! makes the browser forget the sign-in. A user who clicks twice calls it twice: let an approval be used again for two
+//! minutes, and let the new session replace the first. After any other outcome, give the user a button that posts to
+//! `/sign-in/{id}/dismiss`; otherwise the browser shows the sign-in until its cookie expires.
 //!
 //! # What the routes protect
 //!
 //! - **The response of the OP** is taken only from the browser that started the sign-in, and once
 //!   ([`SignInCookies::start`]). Reloading the callback leads to the sign-in that it started.
-//! - **A sign-in** is shown, cancelled, finished and dismissed only in the browser that started it ([`BrowserSignIns`]). To other
-//!   browsers it does not exist.
+//! - **A sign-in** is shown, cancelled, finished and dismissed only in the browser that started it
+//!   ([`BrowserSignIns`]). To other browsers it does not exist.
 //! - **Forms of other sites** are refused ([`check_same_origin`]).
 //! - **Logout tokens** of the OP are verified, and each is used once by one replica
 //!   ([`end_sessions`](LogoutHooks::end_sessions) says how several replicas share that).
@@ -106,9 +106,9 @@
 //! - **Everything is bounded**: bodies, cookies, sign-ins of a browser, and event streams ([limits]).
 //!
 //! They do not protect the rest of the application. Add `Content-Security-Policy`, `Strict-Transport-Security` and
-//! limits for the number of requests yourself. If the policy has `form-action`, allow the origin of the OP's authorization
-//! endpoint, because the form leads there, and that of its end-session endpoint if users log out. Give the browser a new
-//! session token when a user is signed in.
+//! limits for the number of requests yourself. If the policy has `form-action`, allow the origin of the OP's
+//! authorization endpoint, because the form leads there, and that of its end-session endpoint if users log out. Give
+//! the browser a new session token when a user is signed in.
 //!
 //! # The parts alone
 //!

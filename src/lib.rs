@@ -1,10 +1,10 @@
 //! Sign-in through the OpenID Connect Deferred Token Response flow (DTR): the user finishes with the browser in a
 //! minute, the OpenID Provider (OP) decides hours or weeks later, and the application gets the outcome.
 //!
-//! Two drafts define this flow: the OpenID draft (DTR) and a draft of the IETF (IETF DTR). The client supports both, and
-//! chooses by the OP's metadata: see [`Dialect`]. With the IETF draft, an OP may also defer its answer to a token request
-//! without a user. A third protocol, CIBA, needs no browser: the application names the user, and the OP asks them on
-//! another device; see [`ciba`].
+//! Two drafts define this flow: the OpenID draft (DTR) and a draft of the IETF (IETF DTR). The client supports both,
+//! and chooses by the OP's metadata: see [`Dialect`]. With the IETF draft, an OP may also defer its answer to a token
+//! request without a user. A third protocol, CIBA, needs no browser: the application names the user, and the OP asks
+//! them on another device; see [`ciba`].
 //!
 //! # The steps
 //!

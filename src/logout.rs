@@ -7,8 +7,8 @@
 //!   [`Client::end_session_response`](crate::Client::end_session_response) checks the `state` with the [`LogoutSession`].
 //! - **The OP ends a session.** It posts a logout token to the registered
 //!   [`backchannel_logout_uri`](crate::registration::RegistrationRequest::backchannel_logout_uri) (OpenID Connect
-//!   Back-Channel Logout 1.0). Serve a [`Receiver`] there, with any web framework. The [`LogoutToken`] says whose sessions
-//!   to end. [`Client::logout_token`](crate::Client::logout_token) only verifies a token.
+//!   Back-Channel Logout 1.0). Serve a [`Receiver`] there, with any web framework. The [`LogoutToken`] says whose
+//!   sessions to end. [`Client::logout_token`](crate::Client::logout_token) only verifies a token.
 //!
 //! With the feature `axum`, `SignInRouter::logout` adds the routes for both.
 

@@ -183,8 +183,8 @@ impl Operations {
     }
 
     /// Brings the next poll of a sign-in forward as far as the OP's interval and `Retry-After` allow. It only skips the
-    /// client's own backoff, so the OP is never polled faster than it permits. After `slow_down` it has no effect, and a
-    /// sign-in without its body stays as it is. Call [`show`](Self::show) next: a sign-in that is
+    /// client's own backoff, so the OP is never polled faster than it permits. After `slow_down` it has no effect, and
+    /// a sign-in without its body stays as it is. Call [`show`](Self::show) next: a sign-in that is
     /// [stuck](Overview::stuck) may not be polled although it is due.
     ///
     /// # Errors

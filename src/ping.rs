@@ -4,8 +4,8 @@
 //! An OP that supports pings calls the client's registered Deferred Client Notification Endpoint, or the Backchannel
 //! Client Notification Endpoint of CIBA, as soon as it has decided. Serve a [`Receiver`] there; one URL can serve both.
 //! It needs a [`Poller`] that [sends the OP a token for it](crate::poller::PollerBuilder::receives_pings), on the same
-//! store as the pollers that poll. Any replica can receive a ping. With the stateless client, serve an endpoint of your own and call
-//! [`Client::poll`](crate::Client::poll) when its interval allows.
+//! store as the pollers that poll. Any replica can receive a ping. With the stateless client, serve an endpoint of your
+//! own and call [`Client::poll`](crate::Client::poll) when its interval allows.
 //!
 //! With pings, [`Backoff::Growing`](crate::Backoff::Growing) saves most polls. A lost ping only costs time, because
 //! polling continues. One ping per interval brings a poll forward. If an OP also pings for progress, the ping with the

@@ -7,8 +7,8 @@ use bytes::BufMut as _;
 use http::StatusCode;
 use http_body::Body;
 
-/// Returns the whole body, or the status of the error: 413 if it is longer than `limit` bytes or announces that, 400 if it
-/// is incomplete, 408 if it has not arrived when `timeout` ends.
+/// Returns the whole body, or the status of the error: 413 if it is longer than `limit` bytes or announces that, 400 if
+/// it is incomplete, 408 if it has not arrived when `timeout` ends.
 pub(crate) async fn read<B: Body>(
     body: B,
     limit: usize,

@@ -110,9 +110,9 @@ pub use stored_row::{Imported, StoredRow};
 /// Store the body (about a kilobyte) in a table of its own, because most settlements do not change it. A `revision`
 /// counts its changes.
 ///
-/// Besides the rows, a store records the progress of [`correct_due_times`](Self::correct_due_times): the jump of the last
-/// run, whether it is still running, the last `id` that it processed, and the sum of the jumps of all runs. And it keeps
-/// the [names of clients](Self::note_clients), for operators.
+/// Besides the rows, a store records the progress of [`correct_due_times`](Self::correct_due_times): the jump of the
+/// last run, whether it is still running, the last `id` that it processed, and the sum of the jumps of all runs. And it
+/// keeps the [names of clients](Self::note_clients), for operators.
 ///
 /// A row can lose its body through an operator's mistake or a partial restore. Such a row must not make calls for other
 /// rows fail. A claim **sets it aside**: it gives the row a due time later than any other and names the row in its
@@ -180,7 +180,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// A row whose `leased_until` was still set is [`orphaned`](Claimed::orphaned). Rows without a body are set aside
     /// and named in [`Work::set_aside`]; they may count towards the limits.
     ///
-    /// During a run of [`correct_due_times`](Self::correct_due_times), nothing is claimed and [`Work::correcting`] is set.
+    /// During a run of [`correct_due_times`](Self::correct_due_times), nothing is claimed and [`Work::correcting`] is
+    /// set.
     ///
     /// For each quota, [`Work::due`] holds the time from now until the earliest `due_at` of the rows that the claim
     /// could take without its limits, including the rows just claimed. It is zero if the limits left due rows behind.

@@ -74,8 +74,8 @@ impl Ledger {
         Ok(Booking { id, boat, status, ending })
     }
 
-    /// Signs in the verified person of a booking. Returns whether there is one. Users click twice, so for two minutes it can
-    /// be repeated; the new session then replaces the one before.
+    /// Signs in the verified person of a booking. Returns whether there is one. Users click twice, so for two minutes
+    /// it can be repeated; the new session then replaces the one before.
     pub async fn enter(&self, id: ProcessId, token: [u8; 32]) -> anyhow::Result<bool> {
         self.run(move |connection| {
             let (transaction, id) = (connection.unchecked_transaction()?, id.to_string());

@@ -167,7 +167,7 @@ enum Stage<'a> {
     /// The OP has decided; its answer is being verified and stored.
     Arriving,
     Ended(&'a Ending),
-    /// Nobody knows how it ended.
+    /// The outcome is unknown.
     Lost,
 }
 

@@ -18,9 +18,9 @@ use crate::store::ProcessId;
 ///
 /// Methods that return a response may set cookies of the application in it. The routes add their own.
 pub trait SignInHooks: Send + Sync + 'static {
-    /// The page at which sign-ins start, with those that this browser has started before. The default is a plain page with
-    /// a button and a link for each of them. An application with pages of its own needs only a form that posts to the same
-    /// path, such as `<form method=post action=/sign-in>`, and the extractor [`BrowserSignIns`].
+    /// The page at which sign-ins start, with those that this browser has started before. The default is a plain page
+    /// with a button and a link for each of them. An application with pages of its own needs only a form that posts to
+    /// the same path, such as `<form method=post action=/sign-in>`, and the extractor [`BrowserSignIns`].
     fn start_page(&self, sign_ins: BrowserSignIns, visit: &Visit) -> impl Future<Output = Response> + Send {
         let page = pages::start(&sign_ins, visit);
         async move { page }
@@ -77,9 +77,9 @@ pub trait SignInHooks: Send + Sync + 'static {
     /// [`NotApproved`](crate::error::ProblemType::NotApproved).
     ///
     /// Let an approval be used again for a short time, such as two minutes after its first use, and let the new session
-    /// replace the first. Users click twice, and answers are lost: the browser then drops the first answer with the cookie
-    /// of its session. The routes call this method only for the browser with the cookie of the sign-in. After that time
-    /// return `None`, so that a copy of the cookie is of no use.
+    /// replace the first. Users click twice, and answers are lost: the browser then drops the first answer with the
+    /// cookie of its session. The routes call this method only for the browser with the cookie of the sign-in. After
+    /// that time return `None`, so that a copy of the cookie is of no use.
     ///
     /// After a response with a status below 400 the browser forgets the sign-in. The default knows no outcomes.
     fn finish(&self, id: ProcessId, visit: &Visit) -> impl Future<Output = Option<Response>> + Send {

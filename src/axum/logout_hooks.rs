@@ -39,7 +39,8 @@ pub trait LogoutHooks: SignInHooks {
     /// The OP has ended sessions. End those of the application that the [token](LogoutToken) names.
     ///
     /// The router remembers used tokens, but in memory: it forgets them when the program ends, and other replicas do
-    /// not know them. With several replicas, return [`SessionsEnded::Already`] for a token that was used in another one.
+    /// not know them. With several replicas, return [`SessionsEnded::Already`] for a token that was used in another
+    /// one.
     ///
     /// The future is dropped if the OP disconnects, and if it does not end in
     /// [time](super::SignInRouter::end_sessions_within). The token is then not used up.

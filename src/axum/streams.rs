@@ -8,8 +8,8 @@ use crate::store::ProcessId;
 /// The most event streams of one router at the same time.
 const MOST_STREAMS: usize = 1_000;
 
-/// The most event streams of one sign-in at the same time, such as one for each tab. Otherwise one browser could take all
-/// of them.
+/// The most event streams of one sign-in at the same time, such as one for each tab. Otherwise one browser could take
+/// all of them.
 const MOST_STREAMS_OF_SIGN_IN: usize = 10;
 
 /// The open streams of one router.

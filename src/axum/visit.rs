@@ -33,10 +33,10 @@ impl Visit {
 
     /// The path to return to, or `/`. It was [checked](super::checked_return_path).
     ///
-    /// - In [`complete`](super::SignInHooks::complete), and in [`waiting`](super::SignInHooks::waiting) at the callback: the
-    ///   field `return_to` of the form that began the sign-in.
-    /// - In [`finish`](super::SignInHooks::finish): the field `return_to` of the form that finishes the sign-in, or else that
-    ///   of the form that began it, which the cookie of the sign-in keeps.
+    /// - In [`complete`](super::SignInHooks::complete), and in [`waiting`](super::SignInHooks::waiting) at the
+    ///   callback: the field `return_to` of the form that began the sign-in.
+    /// - In [`finish`](super::SignInHooks::finish): the field `return_to` of the form that finishes the sign-in, or
+    ///   else that of the form that began it, which the cookie of the sign-in keeps.
     /// - After a logout: the field `return_to` of the form that began it.
     /// - For other forms: their own field `return_to`.
     pub fn return_path(&self) -> &str {

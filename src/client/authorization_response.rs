@@ -91,9 +91,9 @@ impl Client {
     /// call.
     ///
     /// The whole URL is accepted too, with `https:` or the scheme of a native application, and so is the path with the
-    /// query. The URL or path must then match the redirect URI of the session. Give the path as the browser requested it: a
-    /// nested router strips a prefix (axum: use `OriginalUri`, not `Uri`). A path that is only the end of the redirect
-    /// URI's path is accepted if the response carries `iss` or is a JWT. Otherwise it is [`Rule::PathSuffix`].
+    /// query. The URL or path must then match the redirect URI of the session. Give the path as the browser requested
+    /// it: a nested router strips a prefix (axum: use `OriginalUri`, not `Uri`). A path that is only the end of the
+    /// redirect URI's path is accepted if the response carries `iss` or is a JWT. Otherwise it is [`Rule::PathSuffix`].
     ///
     /// The query alone does not show which redirect URI the response came to. If several OPs are in use and one of them
     /// sends no `iss`, give the path or the URL. Then no OP can pass another one's code off as its own (RFC 9700 §4.4).
@@ -106,8 +106,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The errors of both steps. If [`Error::keeps_session`] is true, keep the cookie and let the user reload. After any
-    /// other error let the user start a new sign-in. Call the two steps yourself if you want to repeat, without the
+    /// The errors of both steps. If [`Error::keeps_session`] is true, keep the cookie and let the user reload. After
+    /// any other error let the user start a new sign-in. Call the two steps yourself if you want to repeat, without the
     /// browser, an exchange that did not reach the OP or the check of a response whose signature could not be verified.
     pub async fn authorization_response(
         &self,

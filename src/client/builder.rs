@@ -65,7 +65,8 @@ impl ClientBuilder {
     }
 
     /// Sets the client secret. Unless [`authentication`](Self::authentication) is set, it authenticates the client with
-    /// the strongest method that the OP lists. If it is set, the secret is only the key of ID Tokens that are signed with an HMAC.
+    /// the strongest method that the OP lists. If it is set, the secret is only the key of ID Tokens that are signed
+    /// with an HMAC.
     ///
     /// ```
     /// # #[cfg(feature = "testing")]

@@ -73,7 +73,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// After an error the tokens are still the old ones. [`is_transient`](Error::is_transient) states whether to try again.
+    /// After an error the tokens are still the old ones. [`is_transient`](Error::is_transient) states whether to try
+    /// again.
     ///
     /// - [`Transport`](ErrorKind::Transport): nothing was sent.
     /// - [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): the request may have been processed and the answer is lost. It

@@ -32,7 +32,7 @@ const RETRY_DELAY: u64 = 5;
 /// | status | when |
 /// |---|---|
 /// | 200 | the sessions are ended |
-/// | 400 | the request is no form with one `logout_token`, or the token breaks a rule or was used before; the body has `error` and `error_description` as JSON (§2.8) |
+/// | 400 | the request is not a form with exactly one `logout_token`, or the token breaks a rule or was used before; the body has `error` and `error_description` as JSON (§2.8) |
 /// | 405 | the method is not `POST`; `Allow` says so |
 /// | 408 | the body did not arrive within [`BODY_TIMEOUT`] |
 /// | 413 | the body is larger than [`BODY_LIMIT`] |
@@ -80,9 +80,10 @@ impl Receiver {
         self
     }
 
-    /// Takes one request and returns the response to send. It checks the head, reads the form within its bounds, verifies
-    /// the token as [`Client::logout_token`] does, and calls `end_sessions` if the token was not used before. The body can
-    /// be any [`http_body::Body`]: that of hyper, axum or warp, or a `String` if the server has already read the request.
+    /// Takes one request and returns the response to send. It checks the head, reads the form within its bounds,
+    /// verifies the token as [`Client::logout_token`] does, and calls `end_sessions` if the token was not used before.
+    /// The body can be any [`http_body::Body`]: that of hyper, axum or warp, or a `String` if the server has already
+    /// read the request.
     ///
     /// ```
     /// use http::{Request, Response};
@@ -185,8 +186,8 @@ impl Receiver {
     }
 }
 
-/// The one token of a form, or what is wrong with it. "The POST body MAY contain other values in addition to logout_token. Values that are not
-/// understood by the implementation MUST be ignored" (§2.5).
+/// The only token of a form, or what is wrong with the form. "The POST body MAY contain other values in addition to
+/// logout_token. Values that are not understood by the implementation MUST be ignored" (§2.5).
 fn token_in(form: &[u8]) -> Result<String, &'static str> {
     if std::str::from_utf8(form).is_err() {
         return Err("the body is not UTF-8");
@@ -215,8 +216,8 @@ fn answer_to(error: &Error) -> Response<String> {
     }
 }
 
-/// §2.8: "a JSON object with error and error_description parameters". The description must not have quotation marks (RFC
-/// 6749 §5.2), and ours have none.
+/// §2.8: "a JSON object with error and error_description parameters". The description must not have quotation marks
+/// (RFC 6749 §5.2), and ours have none.
 fn refused(description: &str) -> Response<String> {
     let mut response = answer(StatusCode::BAD_REQUEST);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

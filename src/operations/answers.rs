@@ -12,8 +12,8 @@ use crate::store::{ProcessId, State};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum PollNow {
-    /// The next poll is due after this time, the earliest one that the OP permits. [`Overview::stuck`](super::Overview::stuck)
-    /// says whether a replica will send it.
+    /// The next poll is due after this time, the earliest one that the OP permits.
+    /// [`Overview::stuck`](super::Overview::stuck) says whether a replica will send it.
     Scheduled {
         /// The time from now; zero if it is due at once.
         #[serde(rename = "due_in_seconds", serialize_with = "seconds")]
@@ -21,8 +21,8 @@ pub enum PollNow {
     },
     /// A replica has claimed it for a poll, which is in flight or was interrupted. The call changed nothing.
     InFlight,
-    /// Its body is missing, or it was set aside, so replicas skip it. The call changed nothing. Restore the body and call
-    /// [`Operations::requeue`](super::Operations::requeue), or forget the sign-in.
+    /// Its body is missing, or it was set aside, so replicas skip it. The call changed nothing. Restore the body and
+    /// call [`Operations::requeue`](super::Operations::requeue), or forget the sign-in.
     NoBody,
     /// The OP has decided, so it is not polled any more.
     TooLate,

@@ -94,7 +94,7 @@ impl Filter {
 
     /// Only sign-ins that were sealed with the key of this identifier, as
     /// [`SealingKey::key_id`](crate::SealingKey::key_id) and [`Overview::key_id`] show it. Several calls allow several
-    /// keys. A text that is no identifier finds nothing.
+    /// keys. A text that is not such an identifier finds nothing.
     pub fn key_id(mut self, key_id: &str) -> Self {
         self.keys.get_or_insert_default().extend(key_of_name(key_id));
         self

@@ -59,8 +59,8 @@ pub struct Overview {
     pub attempts: u32,
     /// How often its outcome was handed to a consumer.
     pub deliveries: u32,
-    /// The interval between two polls, while it waits for the OP's decision: the OP's, or the crate's own if the OP gave
-    /// none, and five seconds more for each `slow_down`. Serialized, it is in seconds.
+    /// The interval between two polls, while it waits for the OP's decision: the OP's, or the crate's own if the OP
+    /// gave none, and five seconds more for each `slow_down`. Serialized, it is in seconds.
     #[serde(serialize_with = "whole_seconds")]
     pub interval: Option<Duration>,
     /// The planned time from the last poll or verification to the next one: the interval, or more, because of backoff
@@ -109,7 +109,7 @@ pub enum WaitsFor {
     NextVerification,
     /// The first consumer of its outcome.
     Delivery,
-    /// The acknowledgement of its outcome, which is in the hand of a consumer. The claim of the consumer ends at
+    /// The acknowledgement of its outcome, which a consumer has claimed. The claim of the consumer ends at
     /// [`due_at`](Overview::due_at), unless it is extended.
     Acknowledgement,
     /// The next consumer of its outcome: the last one gave it back or lost its claim. It is delivered again at

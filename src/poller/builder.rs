@@ -93,8 +93,8 @@ impl PollerBuilder {
     ///
     /// Each uses a request and a few kilobytes of memory. Further due rows wait in the store: stored successes come
     /// first, then the longest overdue rows. [`Limits::in_flight`] bounds each client. With several clients, the last
-    /// quarter of the slots is shared: a client takes at most as many of them as it leaves free. So many clients with slow
-    /// OPs cannot take all slots.
+    /// quarter of the slots is shared: once no others are free, a client starts polls only until it has as many in
+    /// flight as slots are free. A few clients with slow OPs therefore cannot occupy all slots.
     pub fn in_flight(mut self, polls: usize) -> Self {
         self.settings.in_flight = polls.max(1);
         self

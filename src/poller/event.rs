@@ -171,8 +171,8 @@ pub enum Event {
         processes: u64,
     },
     /// Code that the poller runs panicked: a `Store`, `Signer` or `HttpClient` of the application, or this crate.
-    /// Nothing is lost, and other sign-ins continue. The poll of this sign-in is repeated when its lease expires, and
-    /// shared tasks restart after a pause. Alert an operator: the panic message names the fault.
+    /// Nothing is lost, and other sign-ins continue. The poll of this sign-in is repeated one interval after its
+    /// lease expires, and shared tasks restart after a pause. Alert an operator: the panic message names the fault.
     Panicked {
         /// The sign-in whose poll or verification panicked; `None` for anything else.
         id: Option<ProcessId>,

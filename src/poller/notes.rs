@@ -16,11 +16,11 @@ impl Shared {
     /// Notes clients that are new, and those that their OPs still refuse.
     pub(super) async fn note_clients(&self) {
         let tenants: Vec<_> = self.tenants().values().cloned().collect();
-        let news: Vec<_> = tenants.iter().filter_map(|tenant| Some((tenant, tenant.news()?))).collect();
-        for news in news.chunks(BATCH) {
-            let notes = news.iter().map(|(_, note)| note.clone()).collect();
+        let pending: Vec<_> = tenants.iter().filter_map(|tenant| Some((tenant, tenant.pending_note()?))).collect();
+        for batch in pending.chunks(BATCH) {
+            let notes = batch.iter().map(|(_, note)| note.clone()).collect();
             match self.store.note_clients(notes).await {
-                Ok(()) => news.iter().for_each(|(tenant, _)| tenant.was_noted()),
+                Ok(()) => batch.iter().for_each(|(tenant, _)| tenant.set_noted()),
                 Err(error) => return self.not_noted(error),
             }
         }
@@ -42,7 +42,7 @@ impl Shared {
         }));
     }
 
-    /// This is no alert, because everything but the tools for operators works.
+    /// Not an alert: only the tools for operators depend on the names.
     fn not_noted(&self, error: StoreError) {
         if self.is_due(Cause::ClientNotes) {
             let error = Error::from(error);

@@ -19,7 +19,8 @@ use crate::store::{ClaimedOutcome, HeldOutcome, OutcomeBatch as Claim, OutcomeCl
 
 /// The pause after a failed store operation.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How long an answer of the store is fresh. An application may begin to poll a [`Stream`] and poll it again much later.
+/// How long an answer of the store is fresh. An application may begin to poll a [`Stream`] and poll it again much
+/// later.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// The outcomes of a poller, from [`Poller::outcomes`](super::Poller::outcomes).

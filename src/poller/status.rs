@@ -14,9 +14,9 @@ use crate::store::{ProcessId, State};
 ///
 /// It serializes as an object with the members `id`, `state`, `has_ended`, `progress`, `needs_interaction`,
 /// `due_in_seconds`, `interim`, `is_cancelled` and `cancellation`. `needs_interaction` is whether there is an
-/// [`interaction_uri`](Self::interaction_uri), which is left out because it is a secret. `interim` names the state of the
-/// interim ID Token (`absent`, `verified`, `rejected` or `not_yet_verifiable`); its claims are left out, because the OP may
-/// not have verified them.
+/// [`interaction_uri`](Self::interaction_uri), which is left out because it is a secret. `interim` names the state of
+/// the interim ID Token (`absent`, `verified`, `rejected` or `not_yet_verifiable`); its claims are left out, because
+/// the OP may not have verified them.
 ///
 /// ```
 /// # async fn example(poller: openid_deferred::Poller, id: openid_deferred::store::ProcessId)
@@ -70,8 +70,8 @@ impl Status {
     }
 
     /// Whether it has ended: the application has [acknowledged](crate::Delivery::acknowledge) its outcome, or none is
-    /// delivered. Then nothing more can come, and a page or a job can stop asking. While this is `false`, the outcome may
-    /// have arrived already; the application gets it from [`Poller::outcomes`](super::Poller::outcomes).
+    /// delivered. Then nothing more can come, and a page or a job can stop asking. While this is `false`, the outcome
+    /// may have arrived already; the application gets it from [`Poller::outcomes`](super::Poller::outcomes).
     pub fn has_ended(&self) -> bool {
         match self.state {
             State::Exchanging | State::Waiting | State::Answered | State::Decided => false,
@@ -79,8 +79,8 @@ impl Status {
         }
     }
 
-    /// The value that the application passed to [`context`](crate::AuthorizationRequest::context): what the sign-in is for.
-    /// It is empty when the sign-in has ended. It is not serialized.
+    /// The value that the application passed to [`context`](crate::AuthorizationRequest::context): what the sign-in is
+    /// for. It is empty when the sign-in has ended. It is not serialized.
     pub fn context(&self) -> &[u8] {
         &self.context
     }
@@ -113,9 +113,10 @@ impl Status {
         self.is_cancelled
     }
 
-    /// What the OP knows of the cancellation, for the page of a user who has cancelled. `None` if nobody has cancelled, or
-    /// if the OP has decided: then the outcome counts. The OP decides before the sign-in [has ended](Self::has_ended), so a
-    /// page asks [`is_cancelled`](Self::is_cancelled) first, which stays `true`, and adds what this method returns.
+    /// Whether the OP has been told of the cancellation, for the page of a user who has cancelled. `None` if the sign-in
+    /// was not cancelled, or if the OP has already decided, because then the outcome matters. The OP decides before the
+    /// sign-in [has ended](Self::has_ended). [`is_cancelled`](Self::is_cancelled) stays `true`, so choose the heading of
+    /// the page by it, and use this method for details.
     ///
     /// With [`CancellationStatus::LocallyOnly`] the OP cannot be told. It goes on, and its decision arrives as for any
     /// other sign-in; an approval [comes after the cancellation](crate::Authentication::is_after_cancellation).

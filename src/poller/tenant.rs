@@ -107,7 +107,7 @@ impl Tenant {
     }
 
     /// What the store has yet to be told: its name, or that the OP still refuses it.
-    pub(super) fn news(&self) -> Option<ClientNote> {
+    pub(super) fn pending_note(&self) -> Option<ClientNote> {
         if self.breaker().is_tripped() {
             return Some(self.note(Acceptance::Refused));
         }
@@ -115,7 +115,7 @@ impl Tenant {
     }
 
     /// Records that the store has its name.
-    pub(super) fn was_noted(&self) {
+    pub(super) fn set_noted(&self) {
         self.is_noted.store(true, Ordering::Relaxed);
     }
 

@@ -38,7 +38,8 @@ pub struct PartitionStats {
     pub decided: u64,
     /// Rows in [`Acknowledged`](super::State::Acknowledged).
     pub acknowledged: u64,
-    /// Rows that were [set aside](super::Store#a-row), because their bodies are missing. They count in their states too.
+    /// Rows that were [set aside](super::Store#a-row), because their bodies are missing. They count in their states
+    /// too.
     pub set_aside: u64,
     /// How long the oldest row in `Exchanging`, `Waiting` or `Answered` has been due and not leased.
     #[serde(serialize_with = "whole_seconds")]

@@ -127,7 +127,7 @@ async fn without_keys_the_program_says_that_it_did_not_compare_any() {
         assert_eq!((place.run(&["list", "--stuck"]).code, &*place.run(&["list"]).stderr), (0, ""));
         // The commands that change a sign-in compare it too.
         let run = place.tool(&["poll-now", &id]).key_file(&place.key_file()).run();
-        assert!(run.stdout.contains(&format!("these keys lack its key {KEY}")), "{}", run.stdout);
+        assert!(run.stdout.contains(&format!("the given keys do not include its key {KEY}")), "{}", run.stdout);
         let run = place.tool(&["cancel", &id, "--json"]).key_file(&place.key_file()).run();
         assert_eq!(run.json()["stuck"], "key_missing");
     }

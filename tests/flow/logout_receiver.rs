@@ -1,4 +1,5 @@
-//! OpenID Connect Back-Channel Logout 1.0 §2.5 to §2.8: what the receiver of logout tokens answers, without any framework.
+//! OpenID Connect Back-Channel Logout 1.0 §2.5 to §2.8: what the receiver of logout tokens answers, without any
+//! framework.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -10,8 +10,8 @@ use crate::outcomes::{Ending, Person};
 /// How long a session lasts.
 pub const SESSION: Duration = Duration::from_secs(12 * 3600);
 
-/// How long an approval can be used again. A second click on "Continue", or a repetition after a lost response, must not
-/// cost the user the whole sign-in.
+/// How long an approval can be used again. A second click on "Continue", or a repetition after a lost response, must
+/// not cost the user the whole sign-in.
 const USE_AGAIN: Duration = Duration::from_secs(120);
 
 /// One statement each. Change tables with a migration tool of your own once you have data.

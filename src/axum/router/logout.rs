@@ -35,8 +35,8 @@ impl<H: LogoutHooks> SignInRouter<H> {
     /// | `GET` of the client's [`post_logout_redirect_uri`](crate::ClientBuilder::post_logout_redirect_uri) | checks that this browser comes back from its logout; without that URI, users end on a page of the OP |
     /// | `POST /sign-in/backchannel-logout` | takes logout tokens; register its URL as [`backchannel_logout_uri`](crate::registration::RegistrationRequest::backchannel_logout_uri) |
     ///
-    /// The last one is a [`logout::Receiver`](crate::logout::Receiver), whose documentation lists the answers to the OP.
-    /// Everybody can post to it, so limit the rate of requests.
+    /// The last one is a [`logout::Receiver`](crate::logout::Receiver), whose documentation lists the answers to the
+    /// OP. Everybody can post to it, so limit the rate of requests.
     pub fn logout(mut self) -> Self {
         self.logout = Some(add_routes::<H>);
         self

@@ -103,7 +103,7 @@ pub(crate) fn printable(text: &str) -> String {
 /// The longest name that is printed whole, in characters.
 const LONGEST_NAME: usize = 60;
 
-/// A name from somebody's configuration, such as an issuer, or a dash. Its length is limited.
+/// A name from a configuration, such as an issuer, cut off if it is long; a dash for none.
 pub(crate) fn name(name: Option<&str>) -> String {
     let Some(name) = name else { return "-".to_owned() };
     match name.char_indices().nth(LONGEST_NAME) {

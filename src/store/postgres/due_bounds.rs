@@ -8,8 +8,8 @@
 //! does not change it. A transaction that is not committed yet may have read the clock before the scan. Three scans
 //! find its row:
 //! - Most scans start [`NEAR_MARGIN`] before the earliest due time, because most transactions commit that soon.
-//! - A far scan runs several times a second. It starts [`FAR_MARGIN`] before the earliest due time that the previous far
-//!   scan found, so it finds each row that was committed within this time.
+//! - A far scan runs several times a second. It starts [`FAR_MARGIN`] before the earliest due time that the previous
+//!   far scan found, so it finds each row that was committed within this time.
 //! - Full scans find the remaining rows: those that were committed later, changed by hand, or sealed again with a key
 //!   that is known here. A full scan happens every second if it is fast.
 //!

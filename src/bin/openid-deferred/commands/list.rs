@@ -32,8 +32,8 @@ pub(crate) struct List {
     /// Only sign-ins that were sealed with the key of this identifier, such as `0123abcd`. Repeat it to allow several.
     #[arg(long, value_name = "KEY_ID", value_parser = key_id)]
     key: Vec<String>,
-    /// Only sign-ins that do not go on by themselves, or whose polls keep failing. With keys (`--key-file`, `--key-env`,
-    /// SEALING_KEY) also those that need another key.
+    /// Only sign-ins that do not go on by themselves, or whose polls keep failing. With keys (`--key-file`,
+    /// `--key-env`, SEALING_KEY) also those that need another key.
     #[arg(long)]
     stuck: bool,
     /// The maximum number of sign-ins of the page, up to 1000.

@@ -145,7 +145,7 @@ fn why(sign_in: &Overview, stuck: Stuck, now: SystemTime) -> String {
                 .to_owned()
         }
         Stuck::KeyMissing => format!(
-            "It stays as it is: these keys lack its key {}. Add the key to the keyring of every replica.",
+            "It stays as it is: the given keys do not include its key {}. Add the key to the keyring of every replica.",
             sign_in.key_id
         ),
         Stuck::ClientRefused => "It stays as it is: the OP refuses its client, and only probes are sent. Correct the \
